@@ -1,0 +1,105 @@
+"""Files that are written whole or not at all, and the hashes that name them.
+
+One canonical parquet writer: the same rows give the same bytes under any thread count and hash seed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lockstep.errors import DataError, EnvironmentFault
+
+__all__ = ["file_hash", "read_json", "read_parquet", "tree_hash", "write_json", "write_parquet", "write_text", "writing"]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path`; rename it into place when the block ends well, remove it otherwise.
+
+    Raises
+    ------
+    EnvironmentFault
+        The disk is full or the folder may not be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        beside.replace(path)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise EnvironmentFault(
+                f"cannot write: {(e.strerror or str(e)).lower()}",
+                where=str(path),
+                do="Free some space or mend the permissions, then run the same command again: nothing is half-written.",
+            ) from e
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write `frame`, already sorted by its full key, as canonical parquet.
+
+    The row group size is fixed and chunks are merged first, or the bytes would follow the number of threads.
+    """
+    with writing(path) as beside, beside.open("wb") as handle:
+        frame.rechunk().write_parquet(
+            handle, compression="zstd", compression_level=3, row_group_size=50_000, statistics=True
+        )
+
+
+def read_parquet(path: Path) -> pl.DataFrame:
+    """Read one parquet file; raise DataError naming the file when it is empty, truncated or not parquet."""
+    try:
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (pl.exceptions.ComputeError, pl.exceptions.NoDataError, OSError) as e:
+        reason = str(e).splitlines()[0]
+        raise DataError(
+            "cannot read parquet", where=str(path), found=reason, do="Restore the file or land it again."
+        ) from e
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write `text` as UTF-8 with Unix line ends."""
+    with writing(path) as beside:
+        beside.write_bytes(text.encode())
+
+
+def write_json(value: Any, path: Path) -> None:
+    """Write `value` as JSON in the order given, refusing NaN and infinity."""
+    write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def file_hash(path: Path) -> str:
+    """Return the md5 of a file's bytes: the name DVC gives to its content."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def tree_hash(root: Path, known: dict[str, str] | None = None) -> str:
+    """Return the hash DVC gives to a folder: the md5 of its sorted list of file hashes, with ``.dir`` behind it.
+
+    `known` maps paths relative to `root` (with ``/``) to hashes that need not be computed again.
+    """
+    known = known or {}
+    found = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+    entries = [
+        {"md5": known.get(name) or file_hash(found[name]), "relpath": name}
+        for name in sorted(found, key=lambda n: tuple(n.split("/")))
+    ]
+    return hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
