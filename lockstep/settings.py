@@ -1,0 +1,186 @@
+"""``params.yaml`` as frozen, typed settings; an unknown key is an error that names the nearest known one."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lockstep.clock import Zone, days, parse_day
+from lockstep.errors import SettingsError, did_you_mean
+
+__all__ = ["Baselines", "Dataset", "Evaluate", "Land", "Model", "Settings", "Train", "read_settings"]
+
+
+def _quoted_day(value: object) -> date:
+    """Accept quoted ISO days only: DVC cannot read YAML's own date type (iterative/dvc, "Unsupported value of type")."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a quoted day; write it as 'YYYY-MM-DD', in quotes")
+    return parse_day(value)
+
+
+Day = Annotated[date, BeforeValidator(_quoted_day)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Land(_Frozen):
+    """What `lockstep land` seals by default."""
+
+    first: Day
+    until: Day
+    keep_one_in: Annotated[int, Field(ge=1)] = 1
+
+
+class Cutoffs(_Frozen):
+    """The days on which the question is asked."""
+
+    first: Day
+    last: Day
+    every_days: Annotated[int, Field(ge=1)]
+
+    def days(self) -> list[date]:
+        """Return the cut-offs in order."""
+        return list(days(self.first, self.last))[:: self.every_days]
+
+
+class Known(_Frozen):
+    """The knowledge days of the parts of the training set; None is the default of the part."""
+
+    train: Day | None = None
+    test: Day | None = None
+
+
+class Dataset(_Frozen):
+    """Cut-offs, the split by time and the knowledge days."""
+
+    cutoffs: Cutoffs
+    train_until: Day
+    test_from: Day
+    known: Known = Known()
+
+    @model_validator(mode="after")
+    def _train_comes_before_test(self) -> Dataset:
+        if self.train_until >= self.test_from:
+            raise ValueError(f"train_until {self.train_until} must be before test_from {self.test_from}")
+        return self
+
+    @property
+    def gap(self) -> timedelta:
+        """Return the time between the last train and the first test cut-off."""
+        return self.test_from - self.train_until
+
+
+class Train(_Frozen):
+    """How hyperparameters are chosen and seeded."""
+
+    seed: int
+    validation_cutoffs: Annotated[int, Field(ge=1)]
+
+
+class Preprocess(_Frozen):
+    """Fitted steps for numeric columns, in order, and the encoding of categorical ones."""
+
+    numeric: list[Literal["impute", "clip", "log", "scale", "quantile"]] = []
+    categorical: Literal["ordinal", "one_hot", "target"] = "ordinal"
+
+
+class Model(_Frozen):
+    """One cell of the matrix: the service it reads, its estimator and its grid."""
+
+    service: str
+    estimator: Literal["hist_gradient_boosting", "logistic_regression"]
+    preprocess: Preprocess = Preprocess()
+    fixed: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+
+class BgNbd(_Frozen):
+    """The columns that a BG/NBD model reads: purchases so far, first and last purchase."""
+
+    frequency: str
+    first: str
+    last: str
+
+
+class Baselines(_Frozen):
+    """What stands beside the models."""
+
+    recency: str
+    bg_nbd: BgNbd
+
+
+class Evaluate(_Frozen):
+    """Intervals and slices."""
+
+    seed: int
+    resamples: Annotated[int, Field(ge=20)]
+    slices: dict[str, list[float]] = {}
+
+
+class Settings(_Frozen):
+    """All of ``params.yaml``."""
+
+    zone: str
+    land: Land
+    dataset: Dataset
+    train: Train
+    models: dict[str, Model]
+    baselines: Baselines
+    evaluate: Evaluate
+
+    @property
+    def clock(self) -> Zone:
+        """Return the zone whose days count."""
+        return Zone(self.zone)
+
+
+def read_settings(path: Path) -> Settings:
+    """Read `path` into frozen settings.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing or not YAML, a key is unknown or missing, or a value is of the wrong kind: named with its
+        full key, and for an unknown key with the nearest known one.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError("no settings", where=str(path), do="Run inside a Lockstep project.") from None
+    except yaml.YAMLError as e:
+        raise SettingsError("not YAML", where=path.name, found=" ".join(str(e).split()), do="Mend the file.") from None
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as e:
+        raise _first_error(e, path.name) from None
+
+
+def _first_error(error: ValidationError, where: str) -> SettingsError:
+    """Turn the first of pydantic's findings into one sentence."""
+    first = error.errors(include_url=False)[0]
+    keys = [str(k) for k in first["loc"]]
+    dotted = ".".join(keys)
+    if first["type"] == "extra_forbidden":
+        return SettingsError(f"unknown key {dotted!r}", where=where, do=did_you_mean(keys[-1], _known_keys(keys[:-1])))
+    if first["type"] == "missing":
+        return SettingsError(f"missing key {dotted!r}", where=where, do="Add it.")
+    message = first["msg"].removeprefix("Value error, ")
+    return SettingsError(f"bad value for {dotted!r}" if dotted else "bad settings", where=where, found=message)
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    """Return the keys that the settings know below `parents`."""
+    model: Any = Settings
+    for key in parents:
+        field = getattr(model, "model_fields", {}).get(key)
+        if field is None:  # a user's own name, such as a model's: its values are what the mapping holds
+            continue
+        inner = [a for a in getattr(field.annotation, "__args__", ()) if hasattr(a, "model_fields")]
+        model = inner[0] if inner else field.annotation
+    return list(getattr(model, "model_fields", {}))
