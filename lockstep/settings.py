@@ -162,8 +162,9 @@ def read_settings(path: Path) -> Settings:
 
 
 def _first_error(error: ValidationError, where: str) -> SettingsError:
-    """Turn the first of pydantic's findings into one sentence."""
-    first = error.errors(include_url=False)[0]
+    """Turn the most telling of pydantic's findings into one sentence."""
+    found = error.errors(include_url=False)
+    first = next((f for f in found if f["type"] == "extra_forbidden"), found[0])  # a typo is also a missing key
     keys = [str(k) for k in first["loc"]]
     dotted = ".".join(keys)
     if first["type"] == "extra_forbidden":
