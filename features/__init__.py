@@ -1,0 +1,1 @@
+"""What the model sees: sources, features, the question, and the contracts of raw tables."""

@@ -1,0 +1,1 @@
+"""When it runs: Prefect flows, thin, importable from a notebook."""

@@ -1,0 +1,1 @@
+"""Lockstep: a Prefect + DVC + Feast workflow whose promises are executed."""

@@ -18,7 +18,16 @@ import polars as pl
 
 from lockstep.errors import DataError, EnvironmentFault
 
-__all__ = ["file_hash", "read_json", "read_parquet", "tree_hash", "write_json", "write_parquet", "write_text", "writing"]
+__all__ = [
+    "file_hash",
+    "read_json",
+    "read_parquet",
+    "tree_hash",
+    "write_json",
+    "write_parquet",
+    "write_text",
+    "writing",
+]
 
 
 @contextmanager

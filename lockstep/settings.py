@@ -16,7 +16,7 @@ __all__ = ["Baselines", "Dataset", "Evaluate", "Land", "Model", "Settings", "Tra
 
 
 def _quoted_day(value: object) -> date:
-    """Accept quoted ISO days only: DVC cannot read YAML's own date type (iterative/dvc, "Unsupported value of type")."""
+    """Accept quoted ISO days only: DVC dies of YAML's own date type ("Unsupported value of type 'date'")."""
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a quoted day; write it as 'YYYY-MM-DD', in quotes")
     return parse_day(value)

@@ -1,0 +1,24 @@
+"""What each model version reads: named sets of features."""
+
+from lockstep.define import Service
+
+RFM = [
+    "days_since_last_trip", "tenure_days", "trips_total", "lifetime_value", "trips_30d", "trips_90d", "spend_30d",
+    "spend_90d", "avg_gap_days",
+]  # fmt: skip
+
+rfm = Service("rfm", RFM, "recency, frequency, money")
+
+full = Service(
+    "full",
+    [
+        *RFM, "std_gap_days", "trips_7d", "spend_7d", "avg_basket_90d", "avg_depts_90d", "stores_90d",
+        "private_share_90d", "discount_share_90d", "coupon_disc_90d", "fuel_share_90d", "recency_over_cadence",
+        "spend_trend_30_90",
+    ],
+    "all that is known of a household's trips",
+)  # fmt: skip
+
+baselines = Service(
+    "baselines", ["days_since_last_trip", "trips_total", "first_trip_at", "last_trip_at"], "what the baselines read"
+)

@@ -1,0 +1,151 @@
+"""Aggregations over the events of an entity: the first half of a feature's definition.
+
+Each reads the known events of one entity whose event day lies in its window: the `days` calendar days before the
+snapshot's day, or all of them (lifetime) where `days` is None. Nulls are not values: every aggregation skips them.
+Integers stay integers until the last step, so that no thread count or row order can change a bit.
+
+>>> count(days=30)
+count(days=30)
+>>> std("gap")
+std('gap')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Literal
+
+import polars as pl
+
+from lockstep.errors import DefinitionError, did_you_mean
+
+__all__ = ["EVENT_DAY", "Aggregation", "count", "distinct", "first", "last", "max", "mean", "min", "std", "sum"]
+
+EVENT_DAY = "event_day"
+"""The column, Date, that holds the calendar day of an event in the zone."""
+
+Kind = Literal["count", "sum", "mean", "std", "min", "max", "distinct", "first", "last"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Aggregation:
+    """One aggregation of one event column over one window.
+
+    Parameters
+    ----------
+    kind
+        What is computed.
+    column
+        The event column; None counts events.
+    days
+        The window in calendar days; None is the lifetime.
+    where
+        A plain Polars condition on the event columns; only events that meet it count.
+    """
+
+    kind: Kind
+    column: str | None
+    days: int | None = None
+    where: pl.Expr | None = None
+
+    def __post_init__(self) -> None:
+        if self.days is not None and (not isinstance(self.days, int) or self.days < 1):
+            raise DefinitionError("a window without days", where=repr(self), expected="days >= 1", found=self.days)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.column)] if self.column is not None else []
+        parts += [f"days={self.days}"] if self.days is not None else []
+        parts += [f"where={self.where}"] if self.where is not None else []
+        return f"{self.kind}({', '.join(parts)})"
+
+    def check(self, events: pl.Schema, feature: str) -> None:
+        """Raise DefinitionError when the events lack the column or its type cannot be aggregated exactly."""
+        for name in [self.column, *(self.where.meta.root_names() if self.where is not None else [])]:
+            if name is not None and name not in events:
+                raise DefinitionError(
+                    f"unknown event column {name!r}", where=f"feature {feature}", do=did_you_mean(name, events)
+                )
+        if self.column is None or self.kind not in ("sum", "mean", "std"):
+            return
+        if not events[self.column].is_integer():
+            raise DefinitionError(
+                f"{self.kind} of a column that is not an integer", where=f"feature {feature}",
+                expected=f"{self.column} as an integer (money as cents, durations as microseconds)",
+                found=str(events[self.column]), do="Float sums depend on their order: convert in the source.",
+            )  # fmt: skip
+
+    def expr(self, day: date) -> pl.Expr:
+        """Return the expression that computes it for snapshot `day`, inside a group of events in time order."""
+        mask = pl.lit(True) if self.where is None else self.where.fill_null(False)
+        if self.days is not None:
+            mask = mask & (pl.col(EVENT_DAY) >= day - timedelta(days=self.days))
+        if self.column is None:
+            return mask.sum().cast(pl.Int64)
+        values = pl.col(self.column).filter(mask & pl.col(self.column).is_not_null())
+        return _reduce(values, self.kind)
+
+
+def _reduce(values: pl.Expr, kind: Kind) -> pl.Expr:
+    """Reduce the values of a group; mean, std, min, max, first and last of nothing are null."""
+    n, total = values.len().cast(pl.Int64), values.sum()
+    if kind == "mean":
+        return pl.when(n > 0).then(total.cast(pl.Float64) / n.cast(pl.Float64))
+    if kind == "std":  # ddof 1; integers under the root: microseconds squared need 128 bits
+        wide = values.cast(pl.Int128)
+        spread = n.cast(pl.Int128) * (wide * wide).sum() - wide.sum() * wide.sum()
+        return pl.when(n > 1).then((spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt())
+    return {
+        "count": n,
+        "sum": total,
+        "min": values.min(),
+        "max": values.max(),
+        "distinct": values.n_unique().cast(pl.Int64),
+        "first": values.first(),
+        "last": values.last(),
+    }[kind]
+
+
+def count(column: str | None = None, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Count events, or the values of a column. Int64, 0 where there are none."""
+    return Aggregation("count", column, days, where)
+
+
+def sum(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+    """Sum an integer column. Of the column's type, 0 where there are no values."""
+    return Aggregation("sum", column, days, where)
+
+
+def mean(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Average an integer column. Float64: the exact sum and count, each rounded once, then divided."""
+    return Aggregation("mean", column, days, where)
+
+
+def std(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Take the sample standard deviation (ddof 1) of an integer column. Float64, null below two values."""
+    return Aggregation("std", column, days, where)
+
+
+def min(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+    """Take the smallest value of a column."""
+    return Aggregation("min", column, days, where)
+
+
+def max(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+    """Take the largest value of a column."""
+    return Aggregation("max", column, days, where)
+
+
+def distinct(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Count the different values of a column. Int64, 0 where there are none."""
+    return Aggregation("distinct", column, days, where)
+
+
+def first(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Take the value of the earliest event; ties in time are broken by the source's key."""
+    return Aggregation("first", column, days, where)
+
+
+def last(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+    """Take the value of the latest event; ties in time are broken by the source's key."""
+    return Aggregation("last", column, days, where)

@@ -1,0 +1,102 @@
+"""The command line: thin callers of the library's functions, one exit code for each kind of outcome."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from lockstep.errors import LockstepError
+from lockstep.stage import QUIET
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Features, models and proofs that keep step.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(json: Annotated[bool, typer.Option("--json", help="Print the ledger as JSON.")] = False) -> None:
+    """Do the main job: land, check, rebuild, judge; print the verdict."""
+    from lockstep.project import project
+    from lockstep.run import run
+
+    ledger = run(project())
+    print(ledger.json() if json else ledger.text())
+
+
+@app.command()
+def land(
+    until: Annotated[str | None, typer.Option(help="The last landing day to seal, YYYY-MM-DD.")] = None,
+) -> None:
+    """Land and seal raw days, refill missing ones, pin the data."""
+    from lockstep.errors import UserError
+    from lockstep.project import project
+    from lockstep.run import land_days
+
+    try:
+        new = land_days(project(), until)
+    except ValueError as e:
+        raise UserError("bad day", where="--until", found=e) from None
+    days = {line.landing_day for line in new}
+    print(f"sealed {len(new)} partitions of {len(days)} landing days" if new else "nothing new to seal")
+
+
+@app.command()
+def check() -> None:
+    """Compare data/ with landings.csv and data.dvc."""
+    from lockstep.landings import check_data
+    from lockstep.project import project
+
+    print(f"data is as sealed: {check_data(project().root)}")
+
+
+@app.command()
+def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml.")] = False) -> None:
+    """Compare the code dependencies of dvc.yaml with each stage's import closure."""
+    from lockstep.deps import check_deps, write_deps
+    from lockstep.errors import GuaranteeError
+    from lockstep.project import project
+
+    wrong = check_deps(project())
+    if write:
+        write_deps(project())
+    elif wrong:
+        name, (missing, needless) = next(iter(wrong.items()))
+        raise GuaranteeError(
+            "code dependencies are not the import closure", where=f"dvc.yaml stage {name}",
+            found=f"missing {missing or 'none'}, needless {needless or 'none'}", do="Run `lockstep deps --write`.",
+        )  # fmt: skip
+    print("code dependencies are each stage's import closure")
+
+
+def main() -> None:
+    """Run the command line and exit with the outcome's code."""
+    os.environ.update(QUIET)
+    try:
+        app(standalone_mode=False)
+    except LockstepError as e:
+        sys.stdout.flush()
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
+        sys.exit(130)
+    except typer.Exit as e:
+        sys.exit(e.exit_code)
+    except Exception as e:
+        if type(e).__module__.startswith(("click", "typer")):  # wrong use of the command line
+            message = e.format_message() if hasattr(e, "format_message") else str(e)
+            print(f"error: {message}", file=sys.stderr)
+            sys.exit(2)
+        raise
+
+
+if __name__ == "__main__":
+    main()

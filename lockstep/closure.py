@@ -1,0 +1,81 @@
+"""The import closure of a module: the files whose change may change what it computes.
+
+It is read from the source text, not from what happens to be loaded: imports at any depth of a function count, imports
+for type checkers do not. A call such as ``project.objects("views", View)`` adds the modules that the project names so.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from lockstep.files import file_hash
+from lockstep.project import Project
+
+__all__ = ["closure", "closure_hash"]
+
+
+def closure(project: Project, module: str) -> list[str]:
+    """Return the project's own files that `module` may import, relative to the root, sorted.
+
+    The files of packages on the way (``__init__.py``) count where they are not empty, and so does data beside a module
+    that begins with its name, such as ``contract.schema.json``.
+    """
+    seen: dict[str, Path] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = _file(project.root, name)
+        if name in seen or path is None:
+            continue
+        seen[name] = path
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        todo += _imports(tree, name, is_package=path.name == "__init__.py")
+        todo += [m for role in _roles(tree) if role in project.names for m in project.modules(role)]
+        todo += [name.rsplit(".", 1)[0]] if "." in name else []
+    files = {f for p in seen.values() if p.stat().st_size for f in (p, *p.parent.glob(f"{p.stem}.*.json"))}
+    return sorted(f.relative_to(project.root).as_posix() for f in files)
+
+
+def closure_hash(project: Project, module: str) -> str:
+    """Return one sha256 over the paths and contents of the closure of `module`."""
+    lines = [f"{file_hash(project.root / name)}  {name}\n" for name in closure(project, module)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _file(root: Path, module: str) -> Path | None:
+    """Return the file of a module that lives in the project, None for anybody else's."""
+    base = root.joinpath(*module.split("."))
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
+
+
+def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
+    """Yield the names of modules that `tree` imports, skipping what only type checkers read."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    for node in _walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            name = ".".join([*start, *([node.module] if node.module else [])])
+            yield name
+            yield from (f"{name}.{a.name}" for a in node.names)
+
+
+def _walk(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        yield from _walk(node)
+
+
+def _roles(tree: ast.AST) -> Iterator[str]:
+    """Yield the roles in calls like ``project.objects("views", ...)``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+            first = node.args[0]
+            if node.func.attr in ("objects", "load") and isinstance(first, ast.Constant):
+                yield str(first.value)

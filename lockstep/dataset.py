@@ -1,0 +1,196 @@
+"""The training set: who is asked about on which day, what the answer was, and what was known. The DVC stage `dataset`.
+
+The population of a cut-off is read from what was known on it; the label alone looks forward, at versions that had
+landed before the part's knowledge day. Features are joined once, through Feast, for all services together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+
+from lockstep.agg import EVENT_DAY
+from lockstep.clock import INSTANT, Zone
+from lockstep.closure import closure_hash
+from lockstep.contract import load_contracts
+from lockstep.define import Question
+from lockstep.errors import DataError, GuaranteeError, SettingsError
+from lockstep.events import Events, read_tables
+from lockstep.feast_objects import Catalogue, feature_store
+from lockstep.files import file_hash, tree_hash, write_json, write_parquet
+from lockstep.landings import read_landings, snapshot_days
+from lockstep.project import Project, project
+from lockstep.settings import Dataset
+from lockstep.snapshots import refuse_nan
+from lockstep.stage import stage
+
+__all__ = ["CUTOFF", "LABEL", "PART", "Part", "ask", "join_features", "parts"]
+
+CUTOFF, PART, LABEL = "cutoff", "part", "label"
+
+
+class Part(NamedTuple):
+    """A part of the training set: its cut-offs and the day before which its labels must have landed."""
+
+    name: str
+    cutoffs: list[date]
+    known: date
+
+
+def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
+    """Split the cut-offs by time into train, test and the embargo between them.
+
+    Train is known on the first test cut-off, test on the `end` of the calendar. The embargo belongs to neither: its
+    labels are not closed when train is known. It is kept for counting alone.
+
+    Raises
+    ------
+    SettingsError
+        A part without cut-offs, or one whose labels are not closed on its knowledge day.
+    """
+    cutoffs = settings.cutoffs.days()
+    train = [d for d in cutoffs if d <= settings.train_until]
+    test = [d for d in cutoffs if d >= settings.test_from]
+    between = [d for d in cutoffs if settings.train_until < d < settings.test_from]
+    if not train or not test:
+        raise SettingsError(
+            f"no {'test' if train else 'train'} cut-offs", where="params.yaml dataset",
+            found=f"{cutoffs[0]} .. {cutoffs[-1]} every {settings.cutoffs.every_days} days",
+            do="Move cutoffs, train_until or test_from.",
+        )  # fmt: skip
+    found = [
+        Part("train", train, settings.known.train or test[0]),
+        Part("embargo", between, settings.known.test or end),
+        Part("test", test, settings.known.test or end),
+    ]
+    for part in found:
+        open_ = [d for d in part.cutoffs if d + timedelta(days=horizon_days) > part.known]
+        if open_ or part.known > end:
+            raise SettingsError(
+                f"labels of {part.name} are not closed", where="params.yaml dataset",
+                expected=f"cut-off + {horizon_days} days <= {part.known} <= {end}",
+                found=f"{len(open_)} open cut-offs{f' from {open_[0]}' if open_ else ''}",
+                do="Move the cut-offs or the knowledge day.",
+            )  # fmt: skip
+    return found
+
+
+def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFrame:
+    """Ask the question of a part's population on each of its cut-offs.
+
+    Returns
+    -------
+    DataFrame
+        The entity's key, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
+        (Int8), sorted by cut-off and key; one row an entity and cut-off.
+    """
+    key = question.entity.key
+    later = events.known(part.known).lazy()
+    frames = []
+    for day in part.cutoffs:
+        population = question.population(events.known(day).lazy(), day).select(key)
+        end = day + timedelta(days=question.horizon_days)
+        ahead = later.filter((pl.col(EVENT_DAY) >= day) & (pl.col(EVENT_DAY) < end))
+        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(key, LABEL)])
+        if asked.height != labelled.height or labelled.get_column(key).n_unique() != asked.height:
+            raise DataError(
+                "the label does not answer once for each of the population", where=f"{question.name} on {day}",
+                expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",
+            )  # fmt: skip
+        frames.append(
+            labelled.with_columns(pl.lit(day).alias(CUTOFF), pl.lit(zone.start(day), INSTANT).alias("event_timestamp"))
+        )
+    rows = pl.concat(frames).with_columns(pl.lit(part.name).alias(PART), pl.col(LABEL).cast(pl.Int8))
+    return rows.select(key, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, key)
+
+
+def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.DataFrame:
+    """Join the features of all services to `rows` through Feast, as they were known at each ``event_timestamp``.
+
+    Raises
+    ------
+    GuaranteeError
+        Feast gave other rows back than it was asked for, or in another order.
+    """
+    request = {n: t for v in catalogue.on_demand for n, t in v.request.items()}
+    asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        store = feature_store(p, str(Path(folder) / "registry.db"))
+        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=catalogue.refs()).to_arrow())
+    wanted = [r.split(":")[1] for r in catalogue.refs()]
+    frame = joined.select(*rows.columns, *wanted).cast({n: catalogue.types[n] for n in wanted})
+    if not frame.select(rows.columns).equals(rows):
+        raise GuaranteeError(
+            "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
+            found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
+        )  # fmt: skip
+    refuse_nan(frame, "dataset")
+    return frame
+
+
+def build(p: Project) -> None:
+    """Build ``artifacts/dataset/training.parquet`` and its description ``dataset.json``."""
+    settings, contracts = p.settings, load_contracts(p.folder("contracts"))
+    question = p.objects("labels", Question)[0]
+    first, last = snapshot_days(
+        read_landings(p.root / "landings.csv"), [c.table for c in contracts.values() if c.calendar == "daily"]
+    )
+    clean, out = p.root / "artifacts/clean", p.root / "artifacts/dataset"
+    events = Events(question.source, read_tables(clean, contracts, settings.clock, question.source.tables), first, last)
+    split = parts(settings.dataset, question.horizon_days, last)
+    asked = {part.name: ask(question, events, part, settings.clock) for part in split if part.cutoffs}
+    catalogue = Catalogue(p)
+    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, question.entity.key)
+    frame = join_features(p, catalogue, rows)
+    write_parquet(frame, out / "training.parquet")
+    write_json(
+        {
+            "question": question.name,
+            "entity": [question.entity.key],
+            "horizon_days": question.horizon_days,
+            "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
+            "all": _total(asked),
+            "services": {
+                s.name: {"features": {f: str(catalogue.types[f]) for f in s.features}} for s in catalogue.services
+            },
+            "hashes": {
+                "code": closure_hash(p, "lockstep.dataset"),
+                "clean": tree_hash(clean),
+                "features": tree_hash(p.root / "artifacts/features"),
+                "dataset": file_hash(out / "training.parquet"),
+            },
+        },
+        out / "dataset.json",
+    )
+    print(f"dataset: {frame.height} rows x {len(catalogue.refs())} features")
+
+
+def _count(part: Part, rows: pl.DataFrame | None) -> dict[str, object]:
+    base = None if rows is None else round(float(rows[LABEL].mean()), 6)  # type: ignore[arg-type]  # never null: a label is 0 or 1
+    return {
+        "cutoffs": len(part.cutoffs),
+        "known": str(part.known),
+        "rows": 0 if rows is None else rows.height,
+        "base_rate": base,
+    }
+
+
+def _total(asked: Mapping[str, pl.DataFrame]) -> dict[str, object]:
+    labels = pl.concat([f[LABEL] for f in asked.values()])
+    return {"rows": labels.len(), "base_rate": round(float(labels.mean()), 6)}  # type: ignore[arg-type]  # as above
+
+
+def main() -> None:
+    """Run the stage."""
+    build(project())
+
+
+if __name__ == "__main__":
+    stage(main)

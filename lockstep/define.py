@@ -1,0 +1,245 @@
+"""The words in which features are defined, once: everything else about a feature follows from these objects.
+
+The names are Feast's (entity, source, view, on-demand view, service) and the formulas are plain Polars.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import polars as pl
+
+from lockstep.agg import Aggregation
+from lockstep.errors import DefinitionError, did_you_mean
+
+__all__ = [
+    "Entity",
+    "Feature",
+    "OnDemandView",
+    "Question",
+    "Service",
+    "Source",
+    "View",
+    "elapsed_days",
+    "ratio",
+    "source",
+]
+
+Frames = Mapping[str, pl.LazyFrame]
+
+
+@dataclass(frozen=True)
+class Entity:
+    """What features are about, named by its join key."""
+
+    name: str
+    key: str
+    description: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Events derived from raw tables by a pure function of the rows that are known.
+
+    Parameters
+    ----------
+    name
+        The function's name.
+    tables
+        The raw tables it reads: the names of the function's parameters.
+    derive
+        The function: known rows, one LazyFrame a table, in; events, one row each, out.
+    event_time
+        The events' instant column.
+    key
+        The columns that identify an event; they break ties in time.
+    causal
+        Whether cutting the rows at any day and deriving gives the same as deriving and cutting the events. It allows
+        one derivation for all days where nothing landed late; it is checked whenever it is used.
+    """
+
+    name: str
+    tables: tuple[str, ...]
+    derive: Callable[..., pl.LazyFrame]
+    event_time: str
+    key: tuple[str, ...]
+    causal: bool = False
+
+    def __call__(self, tables: Frames) -> pl.LazyFrame:
+        """Return the events of the known rows in `tables`."""
+        return self.derive(**{t: tables[t] for t in self.tables})
+
+
+def source(
+    *, event_time: str, key: str | tuple[str, ...], causal: bool = False
+) -> Callable[[Callable[..., pl.LazyFrame]], Source]:
+    """Turn a function whose parameters are raw tables into a Source of its events."""
+
+    def wrap(derive: Callable[..., pl.LazyFrame]) -> Source:
+        tables = tuple(inspect.signature(derive).parameters)
+        return Source(derive.__name__, tables, derive, event_time, (key,) if isinstance(key, str) else key, causal)
+
+    return wrap
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """A named value: an aggregation of events, or a Polars formula over features that stand before it."""
+
+    name: str
+    value: Aggregation | pl.Expr
+    description: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Stored features of an entity, one snapshot a day.
+
+    Parameters
+    ----------
+    name, version
+        A changed feature is a new version, kept beside the old one while a model reads it.
+    entity, source
+        Whose features, from which events.
+    features
+        In order; a formula may read the ones before it.
+    ttl_days
+        For how many calendar days a value may be read; at least one, the step of the grid.
+    """
+
+    name: str
+    entity: Entity
+    source: Source
+    features: tuple[Feature, ...] | list[Feature]
+    ttl_days: int
+    version: int = 1
+    owner: str = ""
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _unique([f.name for f in self.features], f"view {self.name}")
+        if self.ttl_days < 1:
+            raise DefinitionError(
+                "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
+            )
+
+    @property
+    def folder(self) -> str:
+        """Return the folder of the view's snapshots below ``features/``."""
+        return f"{self.name}/v{self.version}"
+
+    def aggregations(self) -> list[tuple[str, Aggregation]]:
+        """Return the features that aggregate events."""
+        return [(f.name, f.value) for f in self.features if isinstance(f.value, Aggregation)]
+
+    def formulas(self) -> list[tuple[str, pl.Expr]]:
+        """Return the features that are formulas over others."""
+        return [(f.name, f.value) for f in self.features if isinstance(f.value, pl.Expr)]
+
+
+@dataclass(frozen=True, eq=False)
+class OnDemandView:
+    """Features of the moment of the request: formulas over stored features and what the request carries.
+
+    The same Polars expressions run in training and in service. They may use + - x /, comparisons and calendar functions
+    of instants, so that every engine gives the same bits.
+    """
+
+    name: str
+    views: tuple[View, ...] | list[View]
+    request: Mapping[str, pl.DataType]
+    features: tuple[Feature, ...] | list[Feature]
+    owner: str = ""
+    description: str = ""
+    _stored: frozenset[str] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        _unique([f.name for f in self.features], f"on-demand view {self.name}")
+        known = {f.name for v in self.views for f in v.features} | set(self.request)
+        used: set[str] = set()
+        for feature in self.features:
+            if not isinstance(feature.value, pl.Expr):
+                raise DefinitionError("an aggregation at request time", where=f"feature {feature.name}", do="Store it.")
+            for name in feature.value.meta.root_names():
+                if name not in known:
+                    raise DefinitionError(
+                        f"unknown column {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
+                    )
+                used.add(name)
+            known.add(feature.name)
+        object.__setattr__(self, "_stored", frozenset(used - set(self.request) - {f.name for f in self.features}))
+
+    def inputs(self, view: View) -> list[str]:
+        """Return the stored features of `view` that the formulas read."""
+        return [f.name for f in view.features if f.name in self._stored]
+
+    def apply(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Add the features, in order, to a frame of stored features and request columns."""
+        for feature in self.features:
+            if isinstance(feature.value, pl.Expr):
+                frame = frame.with_columns(feature.value.alias(feature.name))
+        return frame
+
+    def compute(
+        self, inputs: Mapping[str, Sequence[object]], types: Mapping[str, pl.DataType]
+    ) -> dict[str, list[object]]:
+        """Compute the features from columns of plain values: what Feast calls, offline and online."""
+        columns = [pl.Series(name, inputs[name], dtype=kind, strict=False) for name, kind in types.items()]
+        return (
+            self.apply(pl.LazyFrame(columns)).select(f.name for f in self.features).collect().to_dict(as_series=False)
+        )
+
+
+@dataclass(frozen=True)
+class Service:
+    """A named set of features: what a model version reads."""
+
+    name: str
+    features: tuple[str, ...] | list[str]
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        _unique(list(self.features), f"service {self.name}")
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What is asked of an entity on a day: who is asked about, and what the answer turned out to be.
+
+    Parameters
+    ----------
+    population
+        ``(events known on the day, day) -> keys``: read from the past alone.
+    label
+        ``(keys, events of the horizon) -> keys with label (Int8)``: the only thing that looks forward.
+    horizon_days
+        The calendar days that the label looks ahead, the day itself included.
+    """
+
+    name: str
+    entity: Entity
+    source: Source
+    horizon_days: int
+    population: Callable[[pl.LazyFrame, date], pl.LazyFrame]
+    label: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
+    description: str = ""
+
+
+def ratio(above: str | pl.Expr, below: str | pl.Expr) -> pl.Expr:
+    """Divide two features, null where the divisor is 0: infinity and NaN are never features."""
+    a, b = (pl.col(x) if isinstance(x, str) else x for x in (above, below))
+    return pl.when(b != 0).then(a.cast(pl.Float64) / b.cast(pl.Float64))
+
+
+def elapsed_days(since: str, until: str) -> pl.Expr:
+    """Return the time between two instants in days of 86400 seconds, Float64."""
+    return (pl.col(until) - pl.col(since)).dt.total_microseconds().cast(pl.Float64) / 1e6 / 86400.0
+
+
+def _unique(names: list[str], where: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DefinitionError(f"feature {name!r} is defined twice", where=where, do="Rename one of them.")

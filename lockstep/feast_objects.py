@@ -1,0 +1,204 @@
+"""Feast's objects, made from the definitions: entities, views, on-demand views and services."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lockstep.clock import INSTANT
+from lockstep.contract import load_contracts
+from lockstep.define import OnDemandView, Service, View
+from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.events import event_schema
+from lockstep.project import Project
+from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+__all__ = ["Catalogue", "feast_objects", "feature_store"]
+
+
+class Catalogue:
+    """All definitions of a project with their types, checked against each other.
+
+    Raises
+    ------
+    DefinitionError
+        A feature name that two views share, or a service that names an unknown feature.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self.views = project.objects("views", View)
+        self.on_demand = project.objects("on_demand", OnDemandView)
+        self.services = project.objects("services", Service)
+        contracts, zone = load_contracts(project.folder("contracts")), project.settings.clock
+        self.events = {v.name: event_schema(v.source, contracts, zone) for v in self.views}
+        self.schemas = {v.name: feature_schema(v, self.events[v.name]) for v in self.views}
+        for view in self.on_demand:
+            self.schemas[view.name] = self._on_demand_schema(view)
+        self.types: dict[str, pl.DataType] = {}
+        for name, schema in self.schemas.items():
+            for feature, kind in schema.items():
+                if feature in self.types:
+                    raise DefinitionError(
+                        f"feature {feature!r} is defined twice", where=f"view {name}", do="Rename one."
+                    )
+                self.types[feature] = kind
+        for service in self.services:
+            for feature in service.features:
+                if feature not in self.types:
+                    raise DefinitionError(
+                        f"unknown feature {feature!r}", where=f"service {service.name}",
+                        do=did_you_mean(feature, self.types),
+                    )  # fmt: skip
+
+    def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
+        """Return the columns, with their types, that an on-demand view reads."""
+        stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
+        return {**stored, **view.request}
+
+    def refs(self) -> list[str]:
+        """Return Feast's references of every feature that some service reads, in the order of the definitions."""
+        wanted = {f for s in self.services for f in s.features}
+        return [f"{view}:{f}" for view, schema in self.schemas.items() for f in schema if f in wanted]
+
+    def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
+        frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
+        return frame.select(f.name for f in view.features).collect_schema()
+
+
+def feast_objects(project: Project) -> dict[str, Any]:
+    """Return every Feast object of a project by name: what ``features/definitions.py`` holds for ``feast apply``."""
+    from feast import FeatureService
+
+    catalogue = Catalogue(project)
+    entities = {v.entity.name: _entity(catalogue, v) for v in catalogue.views}
+    views = {v.name: _view(catalogue, v, entities[v.entity.name]) for v in catalogue.views}
+    views |= {v.name: _on_demand(catalogue, v, views, project) for v in catalogue.on_demand}
+    services = {
+        s.name: FeatureService(
+            name=s.name,
+            features=[
+                view[[f for f in s.features if f in catalogue.schemas[name]]]
+                for name, view in views.items()
+                if any(f in catalogue.schemas[name] for f in s.features)
+            ],
+            description=s.description,
+        )
+        for s in catalogue.services
+    }
+    return {
+        f"{kind}_{name}": o
+        for kind, d in (("entity", entities), ("view", views), ("service", services))
+        for name, o in d.items()
+    }
+
+
+def feature_store(project: Project, registry: str) -> FeatureStore:
+    """Return the store of ``features/feature_store.yaml``, its registry at `registry`, all definitions applied."""
+    from feast import FeatureStore
+    from feast.repo_config import load_repo_config
+
+    import lockstep.polars_store  # noqa: F401 - what the YAML names: imported here, it counts in the closure
+
+    repo = project.root / "features"
+    config = load_repo_config(repo, repo / "feature_store.yaml")
+    config.registry = registry
+    store = FeatureStore(config=config)
+    store.apply(list(feast_objects(project).values()))
+    return store
+
+
+def _entity(catalogue: Catalogue, view: View) -> Any:
+    from feast import Entity, ValueType
+
+    kind = catalogue.events[view.name][view.entity.key]
+    value_type = {pl.Int64: ValueType.INT64, pl.Int32: ValueType.INT32, pl.String: ValueType.STRING}.get(type(kind))
+    if value_type is None:
+        raise DefinitionError(
+            "a key of a type that Feast cannot hold", where=f"entity {view.entity.name}", found=str(kind)
+        )
+    return Entity(
+        name=view.entity.name, join_keys=[view.entity.key], value_type=value_type, description=view.entity.description
+    )
+
+
+def _view(catalogue: Catalogue, view: View, entity: Any) -> Any:
+    from feast import FeatureView, FileSource
+
+    kinds = {f.name: f.description for f in view.features}
+    return FeatureView(
+        name=view.name,
+        entities=[entity],
+        ttl=timedelta(days=view.ttl_days),
+        schema=_fields(
+            {view.entity.key: catalogue.events[view.name][view.entity.key], **catalogue.schemas[view.name]}, kinds
+        ),
+        source=FileSource(
+            name=f"{view.name}_snapshots",
+            path=f"../artifacts/features/{view.folder}",
+            timestamp_field=EVENT_TIMESTAMP,
+            created_timestamp_column=CREATED,
+        ),
+        description=view.description,
+        owner=view.owner,
+        tags={"version": str(view.version)},
+    )
+
+
+def _on_demand(catalogue: Catalogue, view: OnDemandView, views: Mapping[str, Any], project: Project) -> Any:
+    """Make an on-demand view whose function Feast can restore from its source text in any process."""
+    from feast import OnDemandFeatureView, RequestSource
+    from feast.transformation.python_transformation import PythonTransformation
+
+    types = catalogue.inputs(view)
+    module, name = next(
+        (m.__name__, n) for m in project.load("on_demand") for n, v in vars(m).items() if v is view
+    )  # fmt: skip
+    source = (
+        f"def {view.name}(inputs):\n"
+        "    import polars as pl\n"
+        f"    from {module} import {name} as view\n"
+        f"    return view.compute(inputs, {{{', '.join(f'{n!r}: pl.{t!r}' for n, t in types.items())}}})\n"
+        + "".join(f"    # {f.name} = {f.value}\n".replace("\n", " ").rstrip() + "\n" for f in view.features)
+    )
+    scope: dict[str, Any] = {"__name__": module}
+    exec(source, scope)  # noqa: S102 - our own text: Feast keeps and restores functions as source
+    return OnDemandFeatureView(
+        name=view.name,
+        sources=[
+            *(views[v.name][view.inputs(v)] for v in view.views if view.inputs(v)),
+            RequestSource(name=f"{view.name}_request", schema=_fields(view.request)),
+        ],
+        schema=_fields(catalogue.schemas[view.name], {f.name: f.description for f in view.features}),
+        feature_transformation=PythonTransformation(scope[view.name], source),
+        mode="python",
+        description=view.description,
+        owner=view.owner,
+    )
+
+
+def _fields(types: Mapping[str, pl.DataType], descriptions: Mapping[str, str] | None = None) -> list[Any]:
+    from feast import Field
+    from feast import types as feast
+
+    kinds = {
+        pl.Int64(): feast.Int64,
+        pl.Int32(): feast.Int32,
+        pl.Float64(): feast.Float64,
+        pl.String(): feast.String,
+        pl.Boolean(): feast.Bool,
+        INSTANT: feast.UnixTimestamp,
+    }
+    for name, kind in types.items():
+        if kind not in kinds:
+            raise DefinitionError(
+                "a type that Feast cannot hold", where=f"feature {name}",
+                expected=", ".join(str(k) for k in kinds), found=str(kind), do="Cast it in the definition.",
+            )  # fmt: skip
+    return [Field(name=n, dtype=kinds[t], description=(descriptions or {}).get(n, "")) for n, t in types.items()]

@@ -1,0 +1,122 @@
+"""The graph of stages, read from ``dvc.yaml``: the only statement of the pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lockstep.errors import LockstepError, UserError
+from lockstep.stage import QUIET
+
+__all__ = ["StageBusy", "changed", "lock_outputs", "outputs_equal", "run_stage", "stages"]
+
+
+class StageBusy(LockstepError):
+    """Another process holds DVC's lock: try again."""
+
+    exit_code = 3
+
+
+class StageFailed(LockstepError):
+    """A stage said why it failed, in its own words and with its own exit code."""
+
+    def __init__(self, stage: str, reason: str, code: int) -> None:
+        super().__init__(reason.removeprefix("error: ").rstrip(".") or f"stage {stage} failed with code {code}")
+        self.stage, self.exit_code = stage, code
+
+
+def stages(root: Path) -> dict[str, list[str]]:
+    """Return each stage with the stages it waits for, in an order in which they can run.
+
+    A cell of a matrix is a stage of its own, such as ``train@full``.
+    """
+    import networkx as nx
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        graph: Any = repo.index.graph  # edges point from a stage to what it depends on
+        order = nx.lexicographical_topological_sort(graph.reverse(), key=lambda s: s.addressing)
+        # stage.addressing is relative to the working folder; stage.name is not
+        return {s.name: sorted(u.name for u in graph.successors(s) if u.cmd) for s in order if s.cmd}
+
+
+def changed(root: Path) -> list[str]:
+    """Ask DVC, in this process, which stages would run; raise UserError when it cannot read the project."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            return sorted(name for name in repo.status() if not name.endswith(".dvc"))
+    except DvcException as e:
+        raise UserError("DVC cannot read the pipeline", where="dvc.yaml", found=str(e), do="Mend the file.") from e
+
+
+def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
+    """Run one stage by ``dvc repro --single-item`` in a process of its own, as a shell would.
+
+    Returns
+    -------
+    str
+        ``Cached`` (nothing to do), ``Restored`` (from the run cache) or ``Ran``.
+
+    Raises
+    ------
+    StageBusy
+        Another process holds a lock of DVC.
+    StageFailed
+        The stage said no; the error carries its sentence and exit code.
+    """
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
+    bin_ = str(Path(sys.executable).parent)
+    env = {
+        **os.environ,
+        **QUIET,
+        "PATH": os.pathsep.join([bin_, os.environ.get("PATH", "")]),
+        "PYTHONWARNINGS": "ignore",
+    }
+    outcome, lines = "Cached", []
+    with subprocess.Popen(
+        command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        for line in process.stdout or ():
+            text = line.rstrip()
+            lines.append(text)
+            if "is cached - skipping run" in text:
+                outcome = "Restored"
+            elif text.startswith("Running stage"):
+                outcome = "Ran"
+            if text:
+                say(text)
+    if process.returncode == 0:
+        return outcome
+    said = "\n".join(lines)
+    if "is busy, it is being blocked by" in said or "Unable to acquire lock" in said:
+        raise StageBusy("another process works on this stage", where=stage, do="Wait for it, then run again.")
+    reason = next((x for x in reversed(lines) if x.startswith("error: ")), "")
+    code = 2 if reason else 1
+    for line in lines:  # DVC reports the exit code of the stage's own process
+        if "exited with" in line:
+            code = int(line.rsplit(" ", 1)[-1].strip("'\".") or code)
+    raise StageFailed(stage, reason or f"stage {stage} failed: {' '.join(lines[-3:])}", code)
+
+
+def lock_outputs(text: str) -> dict[str, str]:
+    """Return the hash of each output, ``stage path``, in the text of a ``dvc.lock``."""
+    found = (yaml.safe_load(text) or {}).get("stages", {})
+    return {f"{name} {out['path']}": out["md5"] for name, stage in found.items() for out in stage.get("outs", [])}
+
+
+def outputs_equal(root: Path) -> tuple[int, int] | None:
+    """Return how many outputs equal those of git HEAD's ``dvc.lock``, and of how many; None where there is none."""
+    shown = subprocess.run(["git", "show", "HEAD:./dvc.lock"], cwd=root, capture_output=True, text=True, check=False)
+    if shown.returncode:
+        return None
+    then, now = lock_outputs(shown.stdout), lock_outputs((root / "dvc.lock").read_text(encoding="utf-8"))
+    return sum(now.get(k) == v for k, v in then.items()), len(then)

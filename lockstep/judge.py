@@ -1,0 +1,165 @@
+"""A contract's rules as a Great Expectations suite, run on DuckDB over the raw partitions.
+
+The second opinion on `lockstep.masks`: another compiler, another engine, the same counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lockstep.contract import LANDING_COLUMNS, Contract, Rule
+from lockstep.errors import GuaranteeError
+from lockstep.masks import finite_bounds, whole
+
+__all__ = ["Judgement", "judge", "suite"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What Great Expectations found for one rule: no clock, path or id."""
+
+    rule: str
+    expectation: str
+    success: bool
+    unexpected_count: int
+    rows: int
+
+
+def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequence[Path]]) -> tuple[Judgement, ...]:
+    """Run a contract's suite over the partitions of its table, in the order of its rules.
+
+    Parameters
+    ----------
+    files
+        Partitions of the contract's table, ``<landing day>.parquet``; without any there is nothing to judge.
+    others
+        The partitions of the tables that `references` rules name.
+
+    Raises
+    ------
+    GuaranteeError
+        An expectation could not run, or not every rule was judged.
+    """
+    if not files:
+        return ()
+    from lockstep.gx_duckdb import batches
+
+    with batches({**{t: f for t, f in others.items() if f}, contract.table: files}) as views:
+        batch = views[contract.table]
+        result = batch.validate(suite(contract, {*views}), result_format="BASIC")
+        rows = int(batch.validate(_row_count(), result_format="BASIC").result["observed_value"])
+    found = {r.expectation_config.meta["rule"]: _judgement(r, rows) for r in result.results}
+    if len(result.results) != len(contract.rules) or set(found) != {r.name for r in contract.rules}:
+        raise GuaranteeError(
+            "not every rule was judged", where=f"contract {contract.table}",
+            expected=f"{len(contract.rules)} results", found=len(result.results), do="See lockstep/judge.py.",
+        )  # fmt: skip
+    return tuple(found[r.name] for r in contract.rules)
+
+
+def suite(contract: Contract, tables: set[str] | None = None) -> Any:
+    """Return the contract as a Great Expectations suite, one expectation a rule.
+
+    The constructor takes all of them: ``add_expectation_configuration`` would let a second rule of one kind on one
+    column replace the first in silence.
+    """
+    import great_expectations as gx
+
+    known = {contract.table} if tables is None else tables
+    return gx.ExpectationSuite(
+        name=f"{contract.table} v{contract.version}",
+        expectations=[_expectation(rule, contract, known) for rule in contract.rules],
+        meta={"owner": contract.owner},
+    )
+
+
+def _expectation(rule: Rule, contract: Contract, tables: set[str]) -> Any:
+    """Compile one rule."""
+    import great_expectations.expectations as gxe
+
+    compilers: dict[str, Callable[[Rule, Contract], tuple[str, dict[str, Any]]]] = {
+        "unique": _unique,
+        "at_most": _at_most,
+        "references": lambda rule, _: _references(rule, tables),
+    }
+    name, kwargs = compilers.get(rule.kind, _one_column)(rule, contract)
+    return getattr(gxe, name)(**kwargs, meta={"rule": rule.name, "then": rule.then})
+
+
+def _one_column(rule: Rule, contract: Contract) -> tuple[str, dict[str, Any]]:
+    column = {"column": rule.columns[0]}
+    if rule.kind == "type":
+        types = {c.name: c.type for c in (*contract.columns.values(), *LANDING_COLUMNS)}
+        return "ExpectColumnValuesToBeOfType", {**column, "type_": types[rule.columns[0]]}
+    if rule.kind == "not_null":
+        return "ExpectColumnValuesToNotBeNull", column
+    if rule.kind == "range":
+        low, high = finite_bounds(rule, contract)
+        return "ExpectColumnValuesToBeBetween", {**column, "min_value": low, "max_value": high}
+    if rule.kind == "set":
+        return "ExpectColumnValuesToBeInSet", {**column, "value_set": list(rule.params["of"])}
+    return "ExpectColumnValuesToMatchRegex", {**column, "regex": whole(rule.params["match"])}
+
+
+def _unique(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
+    columns = [*rule.columns, "_landing_day"]
+    return "ExpectCompoundColumnsToBeUnique", {"column_list": columns, "ignore_row_if": "any_value_is_missing"}
+
+
+def _at_most(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
+    low, high = rule.columns
+    pair = {"column_A": high, "column_B": low, "or_equal": True, "ignore_row_if": "either_value_is_missing"}
+    return "ExpectColumnPairValuesAToBeGreaterThanB", pair
+
+
+def _references(rule: Rule, tables: set[str]) -> tuple[str, dict[str, Any]]:
+    query = {"unexpected_rows_query": _unknown(rule, tables), "description": f"Expect {rule.demand()}"}
+    return "UnexpectedRowsExpectation", query
+
+
+def _unknown(rule: Rule, tables: set[str]) -> str:
+    """Return SQL for the rows that name what had not landed by their own day in the table they reference."""
+    complete = " and ".join(f'mine."{c}" is not null' for c in rule.columns)
+    if rule.params["table"] not in tables:  # the other table has no rows at all
+        return f"select mine.* from {{batch}} as mine where {complete}"  # noqa: S608 - names come from contracts
+    theirs = ", ".join(f'"{c}"' for c in rule.params["columns"])
+    pairs = zip(rule.columns, rule.params["columns"], strict=True)
+    same = " and ".join(f'theirs."{b}" = mine."{a}"' for a, b in pairs)
+    return (
+        "select mine.* from {batch} as mine left join "  # noqa: S608 - names come from contracts
+        f'(select {theirs}, min(_landing_day) as _since from "{rule.params["table"]}" group by {theirs}) as theirs '
+        f"on {same} where {complete} and (_since is null or _since > mine._landing_day)"
+    )
+
+
+def _row_count() -> Any:
+    import great_expectations.expectations as gxe
+
+    return gxe.ExpectTableRowCountToBeBetween(min_value=0)
+
+
+def _judgement(result: Any, rows: int) -> Judgement:
+    """Read one result; an expectation that could not run is an error, never a failed rule."""
+    config = result.expectation_config
+    if error := _exception(result.exception_info):
+        raise GuaranteeError(
+            "Great Expectations could not judge a rule", where=config.meta["rule"], found=error,
+            do="See lockstep/gx_duckdb.py.",
+        )  # fmt: skip
+    found = result.result
+    if config.type == "unexpected_rows_expectation":
+        count = found["observed_value"]
+    else:
+        count = found.get("unexpected_count", 0 if result.success else rows)
+    return Judgement(config.meta["rule"], config.type, bool(result.success), int(count), rows)
+
+
+def _exception(info: Mapping[str, Any] | None) -> str | None:
+    """Return the message of an exception that Great Expectations kept, flat or by metric."""
+    for one in [info or {}, *(v for v in (info or {}).values() if isinstance(v, dict))]:
+        if one.get("raised_exception"):
+            return " ".join(str(one.get("exception_message")).split())
+    return None

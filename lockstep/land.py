@@ -1,0 +1,142 @@
+"""Land and seal raw days: the only writer of ``data/``, ``landings.csv`` and ``data.dvc``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from lockstep.clock import INSTANT, days
+from lockstep.contract import Contract
+from lockstep.errors import DataError
+from lockstep.files import file_hash, write_parquet
+from lockstep.landings import EMPTY, Landing, content_hash, partition, read_landings, write_landings
+
+__all__ = ["Raw", "land"]
+
+Raw = Callable[[str], pl.DataFrame]
+"""Gives the raw rows of a table, with ``_landing_day`` (Date): the project's `landing` module has one."""
+
+
+def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, until: date) -> list[Landing]:
+    """Seal every landing day up to `until` that is not sealed yet, and refill sealed files that are missing.
+
+    The order makes an interruption harmless: partitions are written beside, then the ledger is renamed into place, then
+    the partitions are, then ``data.dvc`` is. Run again, it finishes.
+
+    Returns
+    -------
+    list of Landing
+        The lines that are new, in the order in which they were appended.
+
+    Raises
+    ------
+    DataError
+        Raw rows break the schema or a `fail` rule of their contract (nothing is sealed), or a refilled partition is not
+        the one that was sealed.
+    """
+    ledger = read_landings(root / "landings.csv")
+    beside = root / ".landing"
+    shutil.rmtree(beside, ignore_errors=True)
+    new: list[Landing] = []
+    for table, contract in sorted(contracts.items()):
+        sealed = {line.landing_day: line for line in ledger if line.table == table}
+        wanted = _days_to_write(root / "data", sealed, first, until)
+        if not wanted:
+            continue
+        rows = _judged(_raw(raw, contract), contract)
+        parts = {k[0]: v for k, v in rows.partition_by("_landing_day", as_dict=True, include_key=False).items()}
+        for day in wanted:
+            line = _write(beside, contract, day, parts.get(day))
+            if day in sealed:
+                _same_as_sealed(line, sealed[day])
+            elif line is not None:
+                new.append(line)
+    new.sort(key=lambda line: (line.landing_day, line.table))
+    if new:
+        write_landings([*ledger, *new], root / "landings.csv")
+    _move_into_place(beside, root / "data")
+    return new
+
+
+def _days_to_write(data: Path, sealed: Mapping[date, Landing], first: date, until: date) -> list[date]:
+    """Return sealed days whose file is missing, then the days after the last sealed one."""
+    missing = [d for d, x in sealed.items() if x.byte_hash != EMPTY and not (data / x.path).is_file()]
+    start = date.fromordinal(max(sealed).toordinal() + 1) if sealed else first
+    return missing + list(days(start, until))
+
+
+def _raw(raw: Raw, contract: Contract) -> pl.DataFrame:
+    """Read a table's raw rows; say in one sentence which column the source no longer has."""
+    try:
+        rows = raw(contract.table)
+    except pl.exceptions.ColumnNotFoundError as e:
+        name = str(e).split('"')[1] if '"' in str(e) else str(e).splitlines()[0]
+        raise DataError(
+            "a raw column is missing", where=f"table {contract.table}", expected=name,
+            do="Rename it back in the source, or change the landing module and the contract.",
+        ) from e  # fmt: skip
+    except pl.exceptions.PolarsError as e:
+        raise DataError(
+            "raw rows cannot be converted", where=f"table {contract.table}", found=str(e).splitlines()[0],
+            do="Mend the source, or change the landing module and the contract.",
+        ) from e  # fmt: skip
+    have = set(rows.columns)
+    return rows.with_columns(
+        *([] if "_received_at" in have else [pl.lit(None, INSTANT).alias("_received_at")]),
+        *([] if "_deleted" in have else [pl.lit(False).alias("_deleted")]),
+    )
+
+
+def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """Judge schema and `fail` rules before anything is sealed; return the columns in the contract's order."""
+    where = f"raw rows of {contract.table}"
+    if rows.get_column("_landing_day").null_count():
+        raise DataError("rows without a landing day", where=where, found=f"{rows['_landing_day'].null_count()} rows")
+    contract.check_schema(rows.drop("_landing_day").schema, where)
+    contract.check_fail_rules(rows, where)
+    return rows.select("_landing_day", *contract.schema())
+
+
+def _write(beside: Path, contract: Contract, day: date, rows: pl.DataFrame | None) -> Landing | None:
+    """Write one partition, sorted by all of its columns; return its line, None where nothing is to be sealed."""
+    if rows is None or rows.is_empty():
+        if contract.calendar == "daily":
+            return Landing(contract.table, day, 0, EMPTY, EMPTY, contract.version)
+        return None
+    ordered = [*contract.key, *(c for c in rows.columns if c not in contract.key)]
+    rows = rows.sort(ordered, nulls_last=True)
+    path = beside / partition(contract.table, day)
+    write_parquet(rows, path)
+    return Landing(contract.table, day, rows.height, file_hash(path), content_hash(rows), contract.version)
+
+
+def _same_as_sealed(line: Landing | None, sealed: Landing) -> None:
+    """Refuse to refill a sealed partition with anything but its own bytes."""
+    if line is None or line.byte_hash != sealed.byte_hash:
+        same_rows = line is not None and line.content_hash == sealed.content_hash
+        raise DataError(
+            "the source no longer gives the sealed rows" if not same_rows else "same rows, other bytes than sealed",
+            where=f"data/{sealed.path}", expected=f"{sealed.rows} rows, md5 {sealed.byte_hash}",
+            found=f"{line.rows} rows, md5 {line.byte_hash}" if line else "no rows",
+            do="Fetch the sealed bytes with `dvc pull`; rows that changed land on the next unsealed day.",
+        )  # fmt: skip
+
+
+def _move_into_place(beside: Path, data: Path) -> None:
+    """Rename what was written into ``data/``: the whole folder at once where it is empty, else file by file."""
+    if not beside.exists():
+        return
+    if data.exists() and not any(data.iterdir()):
+        data.rmdir()
+    if not data.exists():
+        beside.rename(data)
+        return
+    for path in sorted(p for p in beside.rglob("*") if p.is_file()):
+        target = data / path.relative_to(beside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    shutil.rmtree(beside)

@@ -1,0 +1,186 @@
+"""``landings.csv``: the append-only ledger of sealed partitions, and the check that the data still is what was sealed.
+
+DVC alone would silently pin changed raw data anew, so every run asks here first.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import subprocess
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import yaml
+
+from lockstep.clock import parse_day
+from lockstep.errors import DataError
+from lockstep.files import file_hash, tree_hash, write_text
+
+__all__ = [
+    "EMPTY",
+    "Landing",
+    "check_data",
+    "content_hash",
+    "partition",
+    "read_landings",
+    "snapshot_days",
+    "write_landings",
+]
+
+EMPTY = "-"
+"""The hash of a day that was sealed without rows: it has a line and no file."""
+
+
+class Landing(NamedTuple):
+    """One sealed partition: a line of ``landings.csv``."""
+
+    table: str
+    landing_day: date
+    rows: int
+    byte_hash: str
+    content_hash: str
+    contract_version: int
+
+    @property
+    def path(self) -> str:
+        """Return the partition's path below ``data/``."""
+        return partition(self.table, self.landing_day)
+
+
+def partition(table: str, landing_day: date) -> str:
+    """Return the path of a partition below ``data/``."""
+    return f"{table}/{landing_day}.parquet"
+
+
+def content_hash(rows: pl.DataFrame) -> str:
+    """Return a sha256 of the sorted rows that no file format, row order or library version can change."""
+    text = rows.sort(rows.columns, nulls_last=True).write_csv(
+        quote_style="non_numeric", datetime_format="%Y-%m-%dT%H:%M:%S%.6fZ", null_value=""
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_landings(path: Path) -> list[Landing]:
+    """Read the ledger in its own order; a ledger that does not exist yet has no lines.
+
+    Raises
+    ------
+    DataError
+        A line that is not ``table,landing_day,rows,byte_hash,content_hash,contract_version``, or a table whose days
+        are repeated or out of order.
+    """
+    if not path.exists():
+        return []
+    landings: list[Landing] = []
+    last: dict[str, date] = {}
+    with path.open(encoding="utf-8", newline="") as handle:
+        reader = csv.reader(handle)
+        if (header := next(reader, [])) != list(Landing._fields):
+            raise DataError("bad header", where=path.name, expected=",".join(Landing._fields), found=",".join(header))
+        for number, row in enumerate(reader, start=2):
+            where = f"{path.name} line {number}"
+            try:
+                table, day, rows, byte_hash, content, version = row
+                line = Landing(table, parse_day(day), int(rows), byte_hash, content, int(version))
+            except ValueError as e:
+                raise DataError("bad line", where=where, found=str(e), do="Restore the file from git.") from None
+            if table in last and line.landing_day <= last[table]:
+                raise DataError(
+                    f"{table} is not in day order", where=where, expected=f"a day after {last[table]}",
+                    found=line.landing_day, do="Restore the file from git: sealed lines are never edited.",
+                )  # fmt: skip
+            last[table] = line.landing_day
+            landings.append(line)
+    return landings
+
+
+def write_landings(landings: Iterable[Landing], path: Path) -> None:
+    """Write the ledger; only `lockstep land` does."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Landing._fields)
+    writer.writerows(landings)
+    write_text(text.getvalue(), path)
+
+
+def snapshot_days(landings: Iterable[Landing], daily: Iterable[str]) -> tuple[date, date]:
+    """Return the first and last day whose knowledge is whole: those after the first and last daily landing."""
+    wanted = set(daily)
+    sealed: dict[str, list[date]] = {}
+    for line in landings:
+        if line.table in wanted:
+            sealed.setdefault(line.table, []).append(line.landing_day)
+    if not sealed or wanted - set(sealed):
+        raise DataError(
+            "no sealed day", where=", ".join(sorted(wanted - set(sealed))) or "landings.csv", do="Run `lockstep land`."
+        )
+    first, last = min(d[0] for d in sealed.values()), min(d[-1] for d in sealed.values())
+    return date.fromordinal(first.toordinal() + 1), date.fromordinal(last.toordinal() + 1)
+
+
+def check_data(root: Path) -> str:
+    """Compare ``data/`` with ``landings.csv`` and ``data.dvc``, and the ledger with git; return the data's hash.
+
+    Raises
+    ------
+    DataError
+        The first file that is missing, changed, unsealed or sealed as empty; a ledger of which git HEAD's version is
+        not a prefix; a ``data.dvc`` that pins something else.
+    """
+    landings = read_landings(root / "landings.csv")
+    _check_prefix(root)
+    hashes = {line.path: _check_partition(root / "data", line) for line in landings if line.byte_hash != EMPTY}
+    for found in sorted((root / "data").rglob("*")):
+        name = found.relative_to(root / "data").as_posix()
+        if found.is_file() and name not in hashes:
+            raise DataError(
+                "a file that was never sealed", where=f"data/{name}",
+                do="Remove it, or run `lockstep land` when an interrupted landing left it.",
+            )  # fmt: skip
+    digest = tree_hash(root / "data", hashes)
+    if (pinned := _pinned(root / "data.dvc")) != digest:
+        raise DataError(
+            "data differs from its pin", where="data.dvc", expected=pinned, found=digest,
+            do="Run `lockstep land` after an interrupted landing; otherwise restore data.dvc from git.",
+        )  # fmt: skip
+    return digest
+
+
+def _check_partition(data: Path, line: Landing) -> str:
+    where = f"data/{line.path}"
+    if not (data / line.path).is_file():
+        raise DataError("a sealed file is missing", where=where, do="Run `lockstep land` to refill it, or `dvc pull`.")
+    if (found := file_hash(data / line.path)) != line.byte_hash:
+        raise DataError(
+            "a sealed file was changed", where=where, expected=f"md5 {line.byte_hash}", found=found,
+            do="Remove the file and run `lockstep land` to refill it, or `dvc checkout data.dvc --force`.",
+        )  # fmt: skip
+    return found
+
+
+def _check_prefix(root: Path) -> None:
+    """Refuse a ledger that rewrites what git HEAD has sealed."""
+    shown = subprocess.run(["git", "show", "HEAD:./landings.csv"], cwd=root, capture_output=True, check=False)
+    if shown.returncode:  # no repository, no commit or no ledger in it yet: nothing is sealed in history
+        return
+    before = shown.stdout.decode().splitlines()
+    now = (root / "landings.csv").read_text(encoding="utf-8").splitlines() if (root / "landings.csv").exists() else []
+    for number, line in enumerate(before, start=1):
+        if len(now) < number or now[number - 1] != line:
+            raise DataError(
+                "a sealed line was rewritten", where=f"landings.csv line {number}", expected=line,
+                found=now[number - 1] if len(now) >= number else "nothing",
+                do="Restore it with `git checkout landings.csv`: what turns up later belongs to the next unsealed day.",
+            )  # fmt: skip
+
+
+def _pinned(path: Path) -> str | None:
+    """Return the hash that a ``.dvc`` file pins."""
+    if not path.exists():
+        return None
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])

@@ -1,0 +1,94 @@
+"""The verdict of a run: a short ledger of what was sealed, built and judged, and the page to open."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lockstep.files import file_hash, read_json, write_json
+from lockstep.graph import outputs_equal
+from lockstep.landings import read_landings
+
+__all__ = ["Ledger", "read_ledger", "write_ledger"]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The lines of a verdict, in order, by name; and the page that shows them."""
+
+    lines: dict[str, str]
+    page: str
+
+    def text(self) -> str:
+        """Return the ledger for people."""
+        width = max(map(len, self.lines))
+        return "\n".join(
+            [*(f"{name:<{width}}  {value}" for name, value in self.lines.items()), "", f"open {self.page}"]
+        )
+
+    def json(self) -> str:
+        """Return the ledger for scripts."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+
+def read_ledger(root: Path, data: str) -> Ledger | None:
+    """Return the ledger that was stored for this ``dvc.lock`` and data, None where there is none."""
+    path = _path(root, data)
+    if not path.is_file():
+        return None
+    stored = Ledger(**read_json(path))
+    equal = _outputs(root)  # HEAD may have moved since
+    return Ledger({**stored.lines, "outputs": equal}, stored.page) if Path(root / stored.page).is_file() else None
+
+
+def write_ledger(root: Path, data: str) -> Ledger:
+    """Gather the ledger from the artifacts, render the page, and store both in ``state/``."""
+    from lockstep.page import write_page
+
+    page = Path("state/report.html")
+    ledger = Ledger({**_lines(root, data), "outputs": _outputs(root)}, str(page))
+    write_page(root, ledger.lines, root / page)
+    write_json(asdict(ledger), _path(root, data))
+    return ledger
+
+
+def _path(root: Path, data: str) -> Path:
+    return root / "state/ledger" / f"{file_hash(root / 'dvc.lock')}-{data.removesuffix('.dir')}.json"
+
+
+def _outputs(root: Path) -> str:
+    equal = outputs_equal(root)
+    return "no dvc.lock in git yet" if equal is None else f"{equal[0]}/{equal[1]} equal to the checked-in dvc.lock"
+
+
+def _lines(root: Path, data: str) -> dict[str, str]:
+    artifacts = root / "artifacts"
+    landings = read_landings(root / "landings.csv")
+    validation, features = read_json(artifacts / "validation.json"), read_json(artifacts / "features.json")
+    dataset = read_json(artifacts / "dataset/dataset.json")
+    total = validation["totals"]
+    views = features["views"].values()
+    named = sum(len(v["features"]) for v in views)
+    days = {line.landing_day for line in landings}
+    lines = {
+        "landings": f"{len(landings)} sealed partitions of {len(days)} days, data {data[:12]}",
+        "rows": f"{total['rows_in']:,} in = {total['rows_out']:,} out + {total['quarantined']:,} quarantined"
+        f" + {total['duplicates']:,} duplicates",
+        "features": f"{named} features x {max(v['snapshots'] for v in views)} days,"
+        f" {features['hashes']['features'][:12]}",
+        "dataset": ", ".join(f"{p['rows']:,} {name}" for name, p in dataset["parts"].items())
+        + f" rows, base rate {dataset['all']['base_rate']:.4f}, {dataset['hashes']['dataset'][:12]}",
+    }
+    for name, metrics in _judged(artifacts):
+        lines[name] = f"AUC {metrics['auc']:.4f} [{metrics['auc_low']:.4f}, {metrics['auc_high']:.4f}]"
+    return lines
+
+
+def _judged(artifacts: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return the metrics of the models, best first, then of the baselines."""
+    models = [(p.parent.name, read_json(p)) for p in sorted((artifacts / "evaluate").glob("*/metrics.json"))]
+    models.sort(key=lambda m: -m[1]["auc"])
+    baselines = read_json(artifacts / "baselines/baselines.json")
+    return models + sorted(baselines["metrics"].items(), key=lambda m: -m[1]["auc"])

@@ -1,0 +1,139 @@
+"""A contract's rules as Polars masks: which rows break which rule, and the repairs that a rule may ask for.
+
+The same rules run as Great Expectations in `lockstep.judge`; a test holds that both count the same rows.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+
+from lockstep.contract import Contract, Rule
+from lockstep.errors import DataError
+
+__all__ = ["apply_repairs", "broken", "broken_after_repair", "check_fail_rules", "finite_bounds", "reasons", "whole"]
+
+Others = Mapping[str, pl.DataFrame]
+"""Raw rows of other tables, with ``_landing_day``: what `references` rules look into."""
+
+
+def broken(contract: Contract, rows: pl.DataFrame, others: Others, rules: Iterable[Rule] | None = None) -> pl.DataFrame:
+    """Return one boolean column a rule, never null: whether the row breaks it.
+
+    Parameters
+    ----------
+    rows
+        Raw rows with ``_landing_day``. What a row is judged by had landed by its own day, so no later landing can
+        change the verdict.
+    others
+        For each table that a `references` rule names: its raw rows, with ``_landing_day``.
+    rules
+        All row rules of the contract by default.
+    """
+    chosen = contract.row_rules if rules is None else tuple(rules)
+    simple = rows.select(_mask(r, contract).alias(r.name) for r in chosen if r.kind != "references")
+    found = [_unknown(r, rows, others[r.params["table"]]) for r in chosen if r.kind == "references"]
+    return simple.with_columns(found).select(r.name for r in chosen)
+
+
+def reasons(broken: pl.DataFrame, rules: Iterable[Rule]) -> pl.Series:
+    """Return, for each row, the names of the `rules` it breaks, joined by a comma; null where it breaks none."""
+    names = [r.name for r in rules]
+    bad = broken.select(pl.any_horizontal(pl.lit(False), *names)).to_series()
+    rows = broken.with_row_index("_row").filter(bad)
+    joined = rows.select(
+        "_row",
+        pl.concat_str([pl.when(n).then(pl.lit(n)) for n in names], separator=", ", ignore_nulls=True).alias("rule")
+        if names
+        else pl.lit(None, pl.String).alias("rule"),
+    )
+    result = pl.Series("rule", [None], pl.String).new_from_index(0, broken.height)
+    return result.scatter(joined["_row"], joined["rule"]) if joined.height else result
+
+
+def apply_repairs(contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
+    """Impute nulls, then cap what lies outside its range, where a rule says so."""
+    for rule in sorted(contract.row_rules, key=lambda r: r.then != "impute"):
+        column = pl.col(*rule.columns)
+        if rule.then == "impute":
+            rows = rows.with_columns(column.fill_null(pl.lit(rule.params["value"], rows.schema[rule.columns[0]])))
+        elif rule.then == "cap":
+            low, high = rule.params["between"]
+            rows = rows.with_columns(column.clip(low, high))
+    return rows
+
+
+def broken_after_repair(contract: Contract, repaired: pl.DataFrame) -> pl.DataFrame:
+    """Return the masks of `cap` rules that their repair could not mend: NaN has no nearest bound."""
+    return broken(contract, repaired, {}, [r for r in contract.row_rules if r.then == "cap"])
+
+
+def check_fail_rules(contract: Contract, rows: pl.DataFrame, where: str) -> None:
+    """Raise DataError, with the count and a sample, when `rows` break a rule whose action is `fail`."""
+    rules = [r for r in contract.row_rules if r.then == "fail"]
+    masks = broken(contract, rows, {}, rules)
+    counts = masks.sum().row(0, named=True) if rules else {}
+    for rule in rules:
+        if counts[rule.name]:
+            shown = list(dict.fromkeys(["_landing_day", *contract.key, *rule.columns]))
+            sample = rows.filter(masks[rule.name]).select(shown).sort(shown, nulls_last=True).head(3)
+            raise DataError(
+                f"{counts[rule.name]:,} of {rows.height:,} rows break the rule {rule.name!r}",
+                where=where,
+                expected=rule.demand(),
+                found="; ".join(", ".join(f"{k}={v}" for k, v in row.items()) for row in sample.to_dicts()),
+                do="Mend the rows and land them again, or let the contract say what else should follow.",
+            )
+
+
+def finite_bounds(rule: Rule, contract: Contract) -> tuple[object, object]:
+    """Return the bounds of a range; an open side of a float ends at the largest float, so NaN and infinity break it."""
+    low, high = rule.params["between"]
+    column = contract.columns[rule.columns[0]]
+    if column.type == "float64":
+        low = -sys.float_info.max if low is None else low
+        high = sys.float_info.max if high is None else high
+    return low, high
+
+
+def whole(pattern: str) -> str:
+    """Return `pattern` so that it matches whole values only: engines differ in what they match by default."""
+    return f"^(?:{pattern})$"
+
+
+def _mask(rule: Rule, contract: Contract) -> pl.Expr:
+    """Return the expression that is true where a row breaks `rule`; a null breaks `not_null` alone."""
+    columns = [pl.col(c) for c in rule.columns]
+    first = columns[0]
+    if rule.kind == "not_null":
+        return first.is_null()
+    if rule.kind == "range":
+        low, high = finite_bounds(rule, contract)
+        inside = [first >= pl.lit(low)] if low is not None else []
+        inside += [first <= pl.lit(high)] if high is not None else []
+        good = pl.all_horizontal(inside)
+    elif rule.kind == "set":
+        good = first.is_in(list(rule.params["of"]))
+    elif rule.kind == "regex":
+        good = first.str.contains(whole(rule.params["match"]))
+    elif rule.kind == "at_most":
+        good = columns[0] <= columns[1]
+    else:  # unique: among the rows of one landing day, where no column is null
+        good = (
+            pl.any_horizontal(c.is_null() for c in columns) | ~pl.struct(*rule.columns, "_landing_day").is_duplicated()
+        )
+    return ~good.fill_null(True)
+
+
+def _unknown(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
+    """Return whether each row names something that had not landed by its own day in the table that it references."""
+    theirs = rule.params["columns"]
+    since = other.group_by(theirs).agg(pl.col("_landing_day").min().alias("_since"))
+    found = rows.select(*rule.columns, "_landing_day").join(
+        since, left_on=rule.columns, right_on=theirs, how="left", maintain_order="left"
+    )
+    complete = pl.all_horizontal(pl.col(c).is_not_null() for c in rule.columns)
+    known = (pl.col("_since") <= pl.col("_landing_day")).fill_null(False)
+    return found.select((complete & ~known).alias(rule.name)).to_series()

@@ -1,0 +1,67 @@
+"""One HTML page that shows a run and opens offline: rendered from JSON and rows, never a stage's output."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from lockstep.files import read_json, write_text
+
+__all__ = ["write_page"]
+
+PLOTS = {
+    "roc": ("ROC", "false_positive_rate", "true_positive_rate", True),
+    "precision_recall": ("Precision and recall", "recall", "precision", False),
+    "calibration": ("Calibration by decile", "predicted", "observed", True),
+    "by_cutoff": ("AUC by cut-off", "cutoff", "auc", False),
+}
+"""For each file of rows: its title, its axes, and whether the diagonal is drawn."""
+
+
+def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
+    """Render the page of a run from ``artifacts/`` to `path`."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    artifacts = root / "artifacts"
+    models = sorted(p.name for p in (artifacts / "evaluate").iterdir() if p.is_dir())
+    metrics = {m: read_json(artifacts / "evaluate" / m / "metrics.json") for m in models}
+    metrics |= read_json(artifacts / "baselines/baselines.json")["metrics"]
+    env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
+    html = env.get_template("page.html").render(
+        ledger=ledger,
+        metrics=dict(sorted(metrics.items(), key=lambda m: -m[1]["auc"])),
+        plots=[_plot(artifacts, models, name) for name in PLOTS],
+        slices={m: read_json(artifacts / "evaluate" / m / "slices.json") for m in models},
+        cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in models},
+        tables=read_json(artifacts / "validation.json")["tables"],
+        views=read_json(artifacts / "features.json")["views"],
+    )
+    write_text(html, path)
+
+
+def _plot(artifacts: Path, models: list[str], name: str) -> str:
+    """Draw one plot of all models as an SVG that stands in the page itself."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    title, x, y, diagonal = PLOTS[name]
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lockstep", "font.size": 9}):
+        figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+        axes: Any = figure.subplots()
+        if diagonal:
+            axes.axline((0, 0), slope=1, color="#bbb", linewidth=1)
+        for model in models:
+            rows = pl.read_csv(artifacts / "evaluate" / model / f"{name}.csv", try_parse_dates=True)
+            axes.plot(rows[x].to_list(), rows[y].to_list(), label=model, marker="." if rows.height < 50 else None)
+        axes.set(title=title, xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
+        axes.tick_params(axis="x", rotation=30 if x == "cutoff" else 0)
+        axes.legend(frameon=False)
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    return svg[svg.index("<svg") :]
