@@ -204,7 +204,13 @@ def _newest(found: list[Contract]) -> Contract:
     for old in earlier:
         if old.version == newest.version:
             raise DefinitionError(f"version {old.version} twice", where=f"contracts of {old.table}", do="Raise one.")
-        for name in old.columns.keys() & newest.columns.keys():
+        if (old.key, old.event_time, old.calendar) != (newest.key, newest.event_time, newest.calendar):
+            raise DefinitionError(
+                "key, event_time or calendar changed", where=f"{newest.table}.yaml version {newest.version}",
+                expected=f"those of version {old.version}",
+                do="Versions of a row need one key: give the table a new name.",
+            )  # fmt: skip
+        for name in sorted(old.columns.keys() & newest.columns.keys()):
             if old.columns[name].type != newest.columns[name].type:
                 raise DefinitionError(
                     f"column {name!r} changed its type", where=f"{newest.table}.yaml version {newest.version}",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,7 +117,7 @@ def bins(test: pl.DataFrame, slices: Mapping[str, Sequence[float]]) -> list[tupl
         values, inner = test[column], [f"{edge:g}" for edge in edges]
         place = pl.Series(np.searchsorted(list(edges), values.cast(pl.Float64).to_numpy(), side="right"))
         names = [f"{column} < {inner[0]}"] if inner else [f"any {column}"]
-        names += [f"{low} <= {column} < {high}" for low, high in zip(inner, inner[1:], strict=False)]
+        names += [f"{low} <= {column} < {high}" for low, high in pairwise(inner)]
         names += [f"{column} >= {inner[-1]}"] if inner else []
         found += [(name, (place == k) & values.is_not_null()) for k, name in enumerate(names)]
         found.append((f"{column} is null", values.is_null()))
@@ -141,7 +142,7 @@ def _slice(
 
 
 def curves(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Return the rows behind the plots: ``roc`` and ``precision_recall``, at most `POINTS` each, and ``calibration``."""
+    """Return the rows behind the plots: ``roc``, ``precision_recall`` (at most `POINTS` each) and ``calibration``."""
     label, score = predictions["label"].cast(pl.Int64).to_numpy(), predictions["score"].to_numpy()
     order = np.argsort(-score, kind="stable")
     last = np.flatnonzero(np.r_[score[order][1:] != score[order][:-1], True])  # a tie is one point

@@ -15,7 +15,7 @@ from lockstep.clock import Zone
 from lockstep.contract import Contract
 from lockstep.define import Source
 from lockstep.errors import DataError, DefinitionError, did_you_mean
-from lockstep.versions import known
+from lockstep.versions import event_day, known
 
 __all__ = ["Events", "Table", "event_schema", "read_tables"]
 
@@ -30,17 +30,10 @@ class Table:
         """Return the rows known on `day`: landed before it, latest version, not deleted, event day before it."""
         return known(self.rows, self.contract, day, self.zone)
 
-    @cached_property
-    def event_day(self) -> pl.Expr:
-        """Return the event day of a row; a dimension row's is its landing day."""
-        time = self.contract.event_time
-        if time is None:
-            return pl.col("_landing_day")
-        return pl.col(time) if self.rows.schema[time] == pl.Date else self.zone.day(pl.col(time))
-
     def is_settled(self, first: date) -> bool:
         """Tell whether no row ever came late, changed or went: events on their own day, dimensions by `first`."""
-        on_time = pl.col("_landing_day") <= (pl.lit(first) if self.contract.event_time is None else self.event_day)
+        in_time = pl.lit(first) if self.contract.event_time is None else event_day(self.contract, self.zone)
+        on_time = pl.col("_landing_day") <= in_time
         facts = self.rows.lazy().select(
             on_time.all().alias("on_time"),
             pl.col("_deleted").any().alias("deleted"),

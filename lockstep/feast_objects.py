@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import yaml
 
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
@@ -102,14 +103,13 @@ def feast_objects(project: Project) -> dict[str, Any]:
 def feature_store(project: Project, registry: str) -> FeatureStore:
     """Return the store of ``features/feature_store.yaml``, its registry at `registry`, all definitions applied."""
     from feast import FeatureStore
-    from feast.repo_config import load_repo_config
+    from feast.repo_config import RepoConfig
 
     import lockstep.polars_store  # noqa: F401 - what the YAML names: imported here, it counts in the closure
 
     repo = project.root / "features"
-    config = load_repo_config(repo, repo / "feature_store.yaml")
-    config.registry = registry
-    store = FeatureStore(config=config)
+    config = {**yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8")), "registry": registry}
+    store = FeatureStore(config=RepoConfig(repo_path=repo, **config))
     store.apply(list(feast_objects(project).values()))
     return store
 
@@ -175,7 +175,7 @@ def _on_demand(catalogue: Catalogue, view: OnDemandView, views: Mapping[str, Any
             *(views[v.name][view.inputs(v)] for v in view.views if view.inputs(v)),
             RequestSource(name=f"{view.name}_request", schema=_fields(view.request)),
         ],
-        schema=_fields(catalogue.schemas[view.name], {f.name: f.description for f in view.features}),
+        schema=_fields(catalogue.schemas[view.name]),  # no descriptions: Feast compares them with inferred fields
         feature_transformation=PythonTransformation(scope[view.name], source),
         mode="python",
         description=view.description,

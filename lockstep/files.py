@@ -90,8 +90,13 @@ def write_json(value: Any, path: Path) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file that a stage wrote; raise DataError when it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("a file is missing", where=str(path), do="Build it with `lockstep run`.") from None
+    except ValueError as e:
+        raise DataError("not JSON", where=str(path), found=e, do="Build it again with `lockstep run`.") from None
 
 
 def file_hash(path: Path) -> str:

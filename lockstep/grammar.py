@@ -24,13 +24,15 @@ _NOT_ALIKE = re.compile(r"(?<!\\)(?:\\\\)*(\\[dDwWsSbB]|\(\?(?!:))")  # Polars r
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without surprises: days stay text, and a key may stand only once."""
+    """YAML without surprises: days stay text, yes and no are words, and a key may stand only once."""
 
 
+_SURPRISES = ("tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:bool")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in _SURPRISES]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(_SURPRISES[1], re.compile("^(?:true|false)$"), ["t", "f"])
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:

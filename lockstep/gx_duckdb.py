@@ -29,7 +29,7 @@ from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from sqlalchemy.dialects import postgresql
 
-__all__ = ["batches", "create_views"]
+__all__ = ["batches"]
 
 
 class _Dialect:
@@ -78,24 +78,19 @@ class LockstepDuckDBDatasource(SQLDatasource):  # type: ignore[misc]
         return DuckDBExecutionEngine
 
 
-def create_views(database: Path, tables: Mapping[str, Sequence[Path]]) -> dict[str, int]:
-    """Create a view over each table's partitions, with ``_landing_day`` from the file name; return the rows of each.
+def _create_views(database: Path, tables: Mapping[str, Sequence[Path]]) -> None:
+    """Create a view over each table's partitions, with ``_landing_day`` from the file name.
 
     Columns are joined by name and to their common type, so that a partition of another type is seen as one.
     """
-    rows = {}
     with duckdb.connect(str(database)) as connection:
         for table, files in tables.items():
             quoted = ", ".join("'" + str(f).replace("'", "''") + "'" for f in files)
-            connection.execute(  # the table's name is a contract's: letters, digits and _
-                f'create view "{table}" as select * exclude (filename), '
-                "cast(regexp_extract(filename, '([0-9]{4}-[0-9]{2}-[0-9]{2})[.]parquet$', 1) as date) as _landing_day "
-                f"from read_parquet([{quoted}], filename = true, union_by_name = true, hive_partitioning = false)"  # noqa: S608
-            )
-            counted = connection.execute(f'select count(*) from "{table}"').fetchone()  # noqa: S608
-            assert counted is not None
-            rows[table] = counted[0]
-    return rows
+            day = "regexp_extract(filename, '([0-9]{4}-[0-9]{2}-[0-9]{2})[.]parquet$', 1)"
+            columns = f"* exclude (filename), cast({day} as date) as _landing_day"
+            options = "filename = true, union_by_name = true, hive_partitioning = false"
+            view = f"select {columns} from read_parquet([{quoted}], {options})"  # noqa: S608 - our own partitions
+            connection.execute(f'create view "{table}" as {view}')
 
 
 @contextmanager
@@ -106,7 +101,7 @@ def batches(tables: Mapping[str, Sequence[Path]]) -> Iterator[Mapping[str, Any]]
     """
     with tempfile.TemporaryDirectory(prefix="lockstep-gx-") as folder:
         database = Path(folder) / "views.duckdb"
-        create_views(database, tables)
+        _create_views(database, tables)
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}
         source = context.data_sources.add_lockstep_duckdb("landed", connection_string=f"duckdb:///{database}")

@@ -5,7 +5,7 @@ The second opinion on `lockstep.masks`: another compiler, another engine, the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,9 @@ def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequen
         return ()
     from lockstep.gx_duckdb import batches
 
-    with batches({**{t: f for t, f in others.items() if f}, contract.table: files}) as views:
-        batch = views[contract.table]
+    views = {contract.table: files, **{_landed(t): f for t, f in others.items() if f}}
+    with batches(views) as found_in:
+        batch = found_in[contract.table]
         result = batch.validate(suite(contract, {*views}), result_format="BASIC")
         rows = int(batch.validate(_row_count(), result_format="BASIC").result["observed_value"])
     found = {r.expectation_config.meta["rule"]: _judgement(r, rows) for r in result.results}
@@ -60,7 +61,7 @@ def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequen
     return tuple(found[r.name] for r in contract.rules)
 
 
-def suite(contract: Contract, tables: set[str] | None = None) -> Any:
+def suite(contract: Contract, views: Collection[str]) -> Any:
     """Return the contract as a Great Expectations suite, one expectation a rule.
 
     The constructor takes all of them: ``add_expectation_configuration`` would let a second rule of one kind on one
@@ -68,22 +69,21 @@ def suite(contract: Contract, tables: set[str] | None = None) -> Any:
     """
     import great_expectations as gx
 
-    known = {contract.table} if tables is None else tables
     return gx.ExpectationSuite(
         name=f"{contract.table} v{contract.version}",
-        expectations=[_expectation(rule, contract, known) for rule in contract.rules],
+        expectations=[_expectation(rule, contract, views) for rule in contract.rules],
         meta={"owner": contract.owner},
     )
 
 
-def _expectation(rule: Rule, contract: Contract, tables: set[str]) -> Any:
+def _expectation(rule: Rule, contract: Contract, views: Collection[str]) -> Any:
     """Compile one rule."""
     import great_expectations.expectations as gxe
 
     compilers: dict[str, Callable[[Rule, Contract], tuple[str, dict[str, Any]]]] = {
         "unique": _unique,
         "at_most": _at_most,
-        "references": lambda rule, _: _references(rule, tables),
+        "references": lambda rule, _: _references(rule, views),
     }
     name, kwargs = compilers.get(rule.kind, _one_column)(rule, contract)
     return getattr(gxe, name)(**kwargs, meta={"rule": rule.name, "then": rule.then})
@@ -115,24 +115,30 @@ def _at_most(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
     return "ExpectColumnPairValuesAToBeGreaterThanB", pair
 
 
-def _references(rule: Rule, tables: set[str]) -> tuple[str, dict[str, Any]]:
-    query = {"unexpected_rows_query": _unknown(rule, tables), "description": f"Expect {rule.demand()}"}
+def _references(rule: Rule, views: Collection[str]) -> tuple[str, dict[str, Any]]:
+    query = {"unexpected_rows_query": _unknown(rule, views), "description": f"Expect {rule.demand()}"}
     return "UnexpectedRowsExpectation", query
 
 
-def _unknown(rule: Rule, tables: set[str]) -> str:
+def _unknown(rule: Rule, views: Collection[str]) -> str:
     """Return SQL for the rows that name what had not landed by their own day in the table they reference."""
     complete = " and ".join(f'mine."{c}" is not null' for c in rule.columns)
-    if rule.params["table"] not in tables:  # the other table has no rows at all
+    view = _landed(rule.params["table"])
+    if view not in views:  # the other table has no rows at all
         return f"select mine.* from {{batch}} as mine where {complete}"  # noqa: S608 - names come from contracts
     theirs = ", ".join(f'"{c}"' for c in rule.params["columns"])
     pairs = zip(rule.columns, rule.params["columns"], strict=True)
     same = " and ".join(f'theirs."{b}" = mine."{a}"' for a, b in pairs)
     return (
         "select mine.* from {batch} as mine left join "  # noqa: S608 - names come from contracts
-        f'(select {theirs}, min(_landing_day) as _since from "{rule.params["table"]}" group by {theirs}) as theirs '
+        f'(select {theirs}, min(_landing_day) as _since from "{view}" group by {theirs}) as theirs '
         f"on {same} where {complete} and (_since is null or _since > mine._landing_day)"
     )
+
+
+def _landed(table: str) -> str:
+    """Return the name of the view of a referenced table, which may be the judged table itself."""
+    return f"{table}__landed"
 
 
 def _row_count() -> Any:

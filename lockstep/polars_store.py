@@ -11,8 +11,8 @@ key against numbers, a file without the column, half a file) is an error that na
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,28 +21,24 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import FileSource, OnDemandFeatureView
 from feast.data_format import ParquetFormat
 from feast.errors import (
     EntityTimestampInferenceException,
     FeastEntityDFMissingColumnsError,
     RequestDataNotFoundInEntityDfException,
-    SavedDatasetLocationAlreadyExists,
 )
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
-from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
-from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMetadata
 from feast.repo_config import FeastConfigBaseModel
-from feast.types import from_feast_to_pyarrow_type
 from feast.utils import _parse_feature_ref, compute_non_entity_date_range
 from pydantic import StrictStr, field_validator
 
-from lockstep.errors import DataError, DefinitionError, UserError
-from lockstep.polars_join import History
+from lockstep.errors import DefinitionError, UserError
+from lockstep.polars_history import TEXT, History, instant_type, parquet_files
+from lockstep.polars_job import PolarsRetrievalJob, arrow
 
-__all__ = ["PolarsOfflineStore", "PolarsOfflineStoreConfig", "PolarsRetrievalJob", "parquet_files"]
+__all__ = ["PolarsOfflineStore", "PolarsOfflineStoreConfig", "PolarsRetrievalJob"]
 
 _INTS = {"INT32": ("Int8", "Int16", "Int32", "UInt8", "UInt16")}
 _TEXT = ("String", "Categorical", "Enum")
@@ -83,90 +79,13 @@ class PolarsOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # F
             raise ValueError(f"{zone!r} is no IANA time zone") from None
 
 
-class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast ships no types
-    """A retrieval that runs when its result is asked for."""
-
-    def __init__(
-        self,
-        evaluate: Callable[[], pl.DataFrame],
-        repo_path: Path | None,
-        full_feature_names: bool = False,
-        on_demand_feature_views: list[OnDemandFeatureView] | None = None,
-        metadata: RetrievalMetadata | None = None,
-    ) -> None:
-        self._evaluate, self._repo_path = evaluate, repo_path
-        self._full_feature_names, self._metadata = full_feature_names, metadata
-        self._on_demand_feature_views = on_demand_feature_views or []
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether features are named ``view__feature``."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """The views computed from the retrieved columns."""
-        return self._on_demand_feature_views
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        """What was asked for."""
-        return self._metadata
-
-    def to_polars(self, timeout: int | None = None) -> pl.DataFrame:
-        """Return the result, on-demand features included, as Polars; stored columns have exactly their stored types."""
-        frame = self._evaluate()
-        if not self._on_demand_feature_views:
-            return frame
-        rest = (lambda: frame, self._repo_path, self._full_feature_names, self._on_demand_feature_views, self._metadata)
-        table = PolarsRetrievalJob(*rest).to_arrow(timeout=timeout)
-        return frame.hstack(_polars(table.select(table.column_names[frame.width :])))
-
-    def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> pa.Table:
-        """Return the result as one Arrow chunk; on-demand features have their declared types, also when all null."""
-        table = super().to_arrow(validation_reference=validation_reference, timeout=timeout)
-        for view in self._on_demand_feature_views:
-            for field in view.features:
-                name = _column(view, field.name, self._full_feature_names)
-                if name in table.column_names:
-                    table = _declared(table, name, field.dtype, view.name)
-        return table.combine_chunks()
-
-    def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
-        """Return the result as pandas; integers beside nulls are of a nullable integer type instead of floats."""
-        return _pandas(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
-
-    def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the result to one parquet file, whole or not at all."""
-        if not isinstance(storage, SavedDatasetFileStorage) or not storage.file_options.uri.endswith(".parquet"):
-            raise UserError(
-                "cannot persist", expected="SavedDatasetFileStorage with a path that ends in .parquet", found=storage
-            )
-        path = Path(FileSource.get_uri_for_file_path(self._repo_path, storage.file_options.uri))
-        if path.exists() and not allow_overwrite:
-            raise SavedDatasetLocationAlreadyExists(location=str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            pq.write_table(self.to_arrow(timeout=timeout), beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        return _arrow(self._evaluate())
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return _pandas(self._to_arrow_internal(timeout))
-
-
 class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no types
     """Point-in-time joins over parquet file sources, in Polars. Feast's base class says what each method is for."""
 
     supports_filter_by_created_timestamp = True
 
     @staticmethod
-    def get_historical_features(
+    def get_historical_features(  # noqa: PLR0917 - Feast's signature
         config: Any,
         feature_views: list[Any],
         feature_refs: list[str],
@@ -184,21 +103,245 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no 
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         wanted = _wanted(feature_refs, feature_views, on_demand, full_feature_names)
-        looks = [(view, _history(view, outputs, config.repo_path)) for view, outputs in wanted.values()]
+        looks = [
+            _Look(view, _history(view, {out: f for out, (v, f) in wanted.items() if v is view}, config.repo_path))
+            for view in {id(view): view for view, _ in wanted.values()}.values()
+        ]
         if entity_df is None:
-            dates = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
-            asking = _everyone([history for _, history in looks], *dates)
+            span = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
+            asking = _everyone([look.history for look in looks], *span)
         else:
             asking = _frame(entity_df)
         at = _timestamp_column(asking.schema)
-        order = _output_order(feature_refs, feature_views, on_demand, full_feature_names)
-        _check(asking, at, [history for _, history in looks], order, on_demand)
+        _check(asking, at, looks, wanted, on_demand)
+        zone = config.offline_store.ttl_zone
         return PolarsRetrievalJob(
-            partial(
-                _retrieve, asking, at, looks, order, zone=config.offline_store.ttl_zone, known=filter_by_created_timestamp
-            ),
+            partial(_retrieve, asking, at, looks, list(wanted), zone, known=filter_by_created_timestamp),
             config.repo_path,
             full_feature_names,
             on_demand,
             _metadata(asking, at, feature_refs),
         )
+
+    @staticmethod
+    def pull_latest_from_table_or_query(  # noqa: PLR0917 - Feast's signature
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> PolarsRetrievalJob:
+        """Return the latest row of each key from `start_date` to `end_date`, both included."""
+        columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        history = _source_history(data_source, config.repo_path, columns)
+        return PolarsRetrievalJob(partial(_pull, history, start_date, end_date, latest=True), config.repo_path)
+
+    @staticmethod
+    def pull_all_from_table_or_query(  # noqa: PLR0917 - Feast's signature
+        config: Any,
+        data_source: Any,
+        join_key_columns: list[str],
+        feature_name_columns: list[str],
+        timestamp_field: str,
+        created_timestamp_column: str | None = None,
+        start_date: datetime | None = None,
+        end_date: datetime | None = None,
+    ) -> PolarsRetrievalJob:
+        """Return all rows from `start_date` to `end_date`, both included, in the order of the files."""
+        columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
+        history = _source_history(data_source, config.repo_path, columns)
+        return PolarsRetrievalJob(partial(_pull, history, start_date, end_date, latest=False), config.repo_path)
+
+    def get_table_column_names_and_types_from_data_source(
+        self, config: Any, data_source: Any
+    ) -> Iterable[tuple[str, str]]:
+        """Return what Feast infers schemas from; unlike Feast's own reading it knows patterns, and Polars' text."""
+        stored = pl.read_parquet_schema(_files(data_source, config.repo_path)[0])
+        plain = pl.Schema({name: pl.String() if isinstance(dtype, TEXT) else dtype for name, dtype in stored.items()})
+        schema = arrow(plain.to_frame()).schema
+        return zip(schema.names, map(str, schema.types), strict=True)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A view and where its versions are."""
+
+    view: Any
+    history: History
+
+
+def _wanted(
+    refs: Sequence[str], views: Sequence[Any], on_demand: Sequence[Any], full: bool
+) -> dict[str, tuple[Any, str]]:
+    """Return output column -> (view, feature) for every stored feature, in the order asked.
+
+    Feast appends what on-demand views need from a set, in an order that changes with the hash seed: the references
+    behind the last one that no on-demand view needs are put in the order of those views' sources.
+    """
+    sources = [p for view in on_demand for p in view.source_feature_view_projections.values()]
+    needed = [f"{p.name}:{field.name}" for p in sorted(sources, key=lambda p: p.name) for field in p.features]
+    last = max((n for n, ref in enumerate(refs) if ref not in needed), default=-1)
+    tail = sorted(refs[last + 1 :], key=needed.index) if on_demand else []
+    by_name = {view.projection.name_to_use(): view for view in views}
+    wanted: dict[str, tuple[Any, str]] = {}
+    for ref in [*refs[: len(refs) - len(tail)], *tail]:
+        name, version, feature = _parse_feature_ref(ref)
+        view = by_name.get(name if version is None else f"{name}@v{version}")
+        if view is None:  # a reference to an on-demand feature
+            continue
+        column = f"{view.projection.name_alias or view.name}__{feature}" if full else feature
+        if column in wanted:
+            raise UserError(f"two features are called {column}", do="Ask for full_feature_names, or for one at a time.")
+        wanted[column] = (view, feature)
+    return wanted
+
+
+def _files(source: Any, repo_path: Path | None) -> tuple[Path, ...]:
+    """Return the parquet files of a source; raise DefinitionError for other kinds of sources."""
+    if not isinstance(source, FileSource) or not isinstance(source.file_format or ParquetFormat(), ParquetFormat):
+        found: Any = type(source).__name__
+    elif "://" in source.path:
+        found = source.path
+    else:
+        return parquet_files(FileSource.get_uri_for_file_path(repo_path, source.path))
+    raise DefinitionError("not a source for this store", expected="a FileSource of local parquet files", found=found)
+
+
+def _history(view: Any, outputs: dict[str, str], repo_path: Path | None) -> History:
+    """Return where the features of a view are stored, after comparing their types with the view's schema."""
+    source = view.batch_source
+    stored = {new: old for old, new in (source.field_mapping or {}).items()} if source else {}
+    aliases = view.projection.join_key_map
+    history = History(
+        view=view.projection.name_to_use(),
+        files=_files(source, repo_path),
+        keys={
+            stored.get(key.name, key.name): aliases.get(key.name, key.name)
+            for key in view.entity_columns
+            if key.name != DUMMY_ENTITY_ID
+        },
+        features={output: stored.get(feature, feature) for output, feature in outputs.items()},
+        time=stored.get(source.timestamp_field, source.timestamp_field),
+        created=stored.get(source.created_timestamp_column, source.created_timestamp_column) or None,
+    )
+    declared = {field.name: field.dtype for field in view.features}
+    for output, feature in outputs.items():
+        found = history.schema[history.features[output]]
+        if feature in declared and not _fits(found, declared[feature]):
+            raise DefinitionError(
+                f"feature {feature} of view {view.name} is not of its declared type",
+                where=str(history.files[0]),
+                expected=declared[feature],
+                found=found,
+                do="Change the schema of the view, or write the column in that type.",
+            )
+    return history
+
+
+def _fits(stored: Any, declared: Any) -> bool:
+    """Return whether the declared Feast type holds every value of a stored column."""
+    if (inner := getattr(declared, "base_type", None)) is not None:
+        return isinstance(stored, pl.List | pl.Array) and _fits(stored.inner, inner)
+    return type(stored).__name__ in _STORED_AS.get(getattr(declared, "name", ""), [type(stored).__name__])
+
+
+def _source_history(
+    source: Any, repo_path: Path | None, columns: tuple[list[str], list[str], str, str | None]
+) -> History:
+    """Return a source as it lies; without `features`, all its columns."""
+    keys, features, time, created = columns
+    as_is = {name: name for name in features}
+    history = History(
+        source.name, _files(source, repo_path), {name: name for name in keys}, as_is, time, created or None
+    )
+    return history if features else replace(history, features={name: name for name in history.schema})
+
+
+def _pull(history: History, start: datetime | None, end: datetime | None, *, latest: bool) -> pl.DataFrame:
+    """Return stored rows with the key that Feast expects of a view without entities."""
+    rows = history.pull(start, end, latest=latest)
+    return rows if history.keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
+
+
+def _frame(entity_df: object) -> pl.DataFrame:
+    """Return the entity rows as a Polars frame."""
+    if isinstance(entity_df, pl.LazyFrame):
+        return entity_df.collect()
+    if isinstance(entity_df, pl.DataFrame):
+        return entity_df
+    if isinstance(entity_df, pd.DataFrame):
+        return pl.from_pandas(entity_df)
+    raise UserError(
+        "entity_df is of a kind this store cannot read",
+        expected="a pandas or Polars frame",
+        found="SQL text" if isinstance(entity_df, str) else type(entity_df).__name__,
+        do="Run the query yourself and pass its rows.",
+    )
+
+
+def _everyone(histories: list[History], start: datetime, end: datetime) -> pl.DataFrame:
+    """Return one row at `end` for every key seen from `start` to `end` in any of the views."""
+    asked = {tuple(sorted(history.keys.values())) for history in histories}
+    if len(asked) != 1:
+        raise UserError("views of different entities cannot be asked without an entity_df", found=sorted(asked))
+    (names,) = asked
+    at = pl.lit(end.astimezone(UTC)).alias("event_timestamp")
+    if not names:
+        return pl.select(at)
+    rows = [replace(history, features={}).pull(start, end, latest=True) for history in histories]
+    keys = [
+        frame.select(pl.col(key).alias(name) for key, name in history.keys.items()).select(names)
+        for frame, history in zip(rows, histories, strict=True)
+    ]
+    return pl.concat(keys, how="vertical_relaxed").drop_nulls().unique().sort(names).with_columns(at)
+
+
+def _timestamp_column(schema: pl.Schema) -> str:
+    """Return ``event_timestamp`` or the only datetime column, as Feast does."""
+    datetimes = [name for name, dtype in schema.items() if isinstance(dtype, pl.Datetime)]
+    if "event_timestamp" in schema:
+        return "event_timestamp"
+    if len(datetimes) != 1:
+        raise EntityTimestampInferenceException("event_timestamp")
+    return datetimes[0]
+
+
+def _check(
+    asking: pl.DataFrame, at: str, looks: list[_Look], features: Iterable[str], on_demand: Sequence[Any]
+) -> None:
+    """Raise where the entity rows lack something, or have a column that a feature would overwrite."""
+    instant_type(asking.schema, at, "entity_df")
+    keys = {name for look in looks for name in look.history.keys.values()}
+    if missing := keys - set(asking.columns):
+        raise FeastEntityDFMissingColumnsError(sorted({at, *keys}), sorted(missing))
+    for view in on_demand:  # Feast checks this for pandas only
+        for name in view.get_request_data_schema():
+            if name not in asking.columns:
+                raise RequestDataNotFoundInEntityDfException(feature_name=name, feature_view_name=view.name)
+    if taken := [name for name in features if name in asking.columns]:
+        raise UserError(
+            f"entity_df already has the columns {', '.join(taken)}",
+            do="Rename them, or ask for full_feature_names.",
+        )
+
+
+def _retrieve(
+    asking: pl.DataFrame, at: str, looks: list[_Look], order: list[str], zone: str | None, *, known: bool
+) -> pl.DataFrame:
+    """Return the entity rows with their features beside them."""
+    found: dict[str, pl.Series] = {}
+    for look in looks:
+        part = look.history.as_of(asking, at, ttl=look.view.ttl or None, zone=zone, known=known)
+        found |= {column.name: column for column in part}
+    return asking.hstack([found[name] for name in order])
+
+
+def _metadata(asking: pl.DataFrame, at: str, refs: list[str]) -> RetrievalMetadata:
+    """Return what was asked, as Feast keeps it with a saved dataset."""
+    instants = pl.col(at).cast(instant_type(asking.schema, at, "entity_df"))
+    edges = asking.select(instants.min().alias("first"), instants.max().alias("last")).row(0)
+    first, last = (edge if edge is None or edge.tzinfo else edge.replace(tzinfo=UTC) for edge in edges)
+    return RetrievalMetadata(refs, [name for name in asking.columns if name != at], first, last)

@@ -29,7 +29,7 @@ QUIET = {
 def stage(main: Callable[[], None]) -> None:
     """Run `main` as a process of its own: no telemetry, no warnings of dependencies, the design's exit codes."""
     os.environ.update(QUIET)
-    warnings.simplefilter("ignore")
+    warnings.showwarning = lambda *_, **__: None  # filters do not hold: Feast sets its own at import
     try:
         main()
     except LockstepError as e:

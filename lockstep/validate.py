@@ -16,13 +16,13 @@ from typing import Any
 import polars as pl
 
 from lockstep.clock import Zone
-from lockstep.contract import VERSION_RULES, Contract
+from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError, LockstepError, did_you_mean
 from lockstep.files import read_parquet, write_json, write_parquet
 from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
-from lockstep.versions import fates
+from lockstep.versions import fates, timing
 
 __all__ = ["main", "validate"]
 
@@ -73,11 +73,12 @@ def validate(
     landed = _landed(data, list(landings), contracts)
     beside = out / ".validate"
     shutil.rmtree(beside, ignore_errors=True)
+    (beside / "clean").mkdir(parents=True)
     try:
-        tables = {t: _table(landed[t], landed, contracts[t], zone, beside) for t in sorted(contracts)}
+        tables = {t: _table(t, landed, contracts, zone, beside) for t in sorted(contracts)}
         if expectations:
-            for table in tables:
-                tables[table]["great_expectations"] = _second_opinion(landed[table], landed, tables[table])
+            for table, counts in tables.items():
+                counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
         report = {"tables": tables, "total": _total(tables.values())}
         write_json(report, beside / "validation.json")
         _move_into_place(beside, out)
@@ -113,14 +114,173 @@ def _partition(data: Path, line: Landing, contract: Contract) -> pl.DataFrame:
     return rows.select(*contract.schema(), pl.lit(line.landing_day, pl.Date).alias("_landing_day"))
 
 
-def _others(contract: Contract, landed: Mapping[str, list[_Part]]) -> dict[str, pl.DataFrame]:
-    """Return the rows, of all contract versions, that the contract's `references` rules look into."""
-    others = {}
-    for rule in contract.row_rules:
-        if rule.kind == "references":
-            table = rule.params["table"]
-            columns = [*rule.params["columns"], "_landing_day"]
-            empty = pl.DataFrame(schema={c: contract.columns[m].dtype for c, m in zip(columns, rule.columns, strict=False)})
-            empty = empty.with_columns(pl.lit(None, pl.Date).alias("_landing_day"))
-            others[table] = pl.concat([empty, *(p.rows.select(columns) for p in landed[table])])
-    return others
+@dataclass(frozen=True)
+class _Judged:
+    """A part after masks and repairs: what landed, what it became, why it is quarantined, late or bad."""
+
+    raw: pl.DataFrame
+    repaired: pl.DataFrame
+    reasons: pl.Series
+    late: pl.Series
+    bad: pl.Series
+    counts: Mapping[str, int]
+
+
+def _judged(part: _Part, others: Mapping[str, pl.DataFrame], zone: Zone) -> _Judged:
+    """Apply one version of a contract; a broken `fail` rule ends the stage."""
+    contract, rows = part.contract, part.rows
+    check_fail_rules(contract, rows, f"table {contract.table}")
+    masks = broken(contract, rows, others)
+    repaired = apply_repairs(contract, rows)
+    unmended = broken_after_repair(contract, repaired)
+    quarantining = [r for r in contract.row_rules if r.then == "quarantine" or r.name in unmended.columns]
+    refusing = masks.with_columns(unmended)
+    counted = [r.name for r in contract.row_rules if r.then != "flag"]
+    bad = masks.select(pl.any_horizontal(pl.lit(False), *counted).alias("bad")).to_series()
+    timed = timing(repaired, reasons(refusing, quarantining), contract, zone)
+    return _Judged(rows, repaired, timed["rule"], timed["late"], bad, masks.sum().row(0, named=True))
+
+
+def _table(
+    table: str, landed: Mapping[str, list[_Part]], contracts: Mapping[str, Contract], zone: Zone, beside: Path
+) -> Report:
+    """Judge one table, write its clean and quarantined rows and return its counts."""
+    contract, parts = contracts[table], landed[table]
+    named = {r.params["table"] for p in parts for r in p.contract.row_rules if r.kind == "references"}
+    others = {t: _joined([p.rows for p in landed[t]], contracts[t]) for t in named}
+    judged = [_judged(p, others, zone) for p in parts]
+    raw = _joined([j.raw for j in judged], contract)
+    repaired = _joined([j.repaired for j in judged], contract)
+    why = pl.concat([pl.Series("rule", [], pl.String), *(j.reasons for j in judged)])
+    marks = fates(repaired, why, contract)
+    kept, quarantined = marks["fate"] == "kept", marks["fate"] == "quarantined"
+    clean, refused = repaired.filter(kept), raw.with_columns(marks["rule"]).filter(quarantined)
+    _write(clean, refused, contract, beside)
+    bad = pl.concat([pl.Series("bad", [], pl.Boolean), *(j.bad for j in judged)]) | quarantined
+    counts = {
+        "rows": raw.height,
+        "clean": clean.height,
+        "quarantined": refused.height,
+        "duplicates": int((marks["fate"] == "duplicate").sum()),
+        "late": sum(int(j.late.sum()) for j in judged),
+        "corrections": int(marks["correction"].sum()),
+        "deletions": int(clean["_deleted"].sum()),
+        "bad": int(bad.sum()),
+    }
+    _check_law(counts, table)
+    return {**counts, "good_share": _share(counts), "rules": _rule_counts(parts, judged, marks["rule"])}
+
+
+def _joined(frames: list[pl.DataFrame], contract: Contract) -> pl.DataFrame:
+    """Put rows of all contract versions into the columns of the newest; what an old version lacks is null."""
+    schema = {**contract.schema(), "_landing_day": pl.Date()}
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal").select(*schema)
+
+
+def _rule_counts(parts: list[_Part], judged: list[_Judged], reasons: pl.Series) -> Report:
+    """Return, by rule, what follows and how many rows broke it."""
+    counts: Report = {}
+    for part, result in zip(parts, judged, strict=True):
+        found = {r.name: (r.then, result.counts[r.name]) for r in part.contract.row_rules}
+        found["late"] = (part.contract.lateness.then, int(result.late.sum()))
+        for name, (then, n) in found.items():
+            counts[name] = {"then": then, "broken": counts.get(name, {"broken": 0})["broken"] + n}
+    names = reasons.drop_nulls().str.split(", ").list.explode(empty_as_null=False)
+    for name in ("future", "conflict"):
+        counts[name] = {"then": "quarantine", "broken": int((names == name).sum())}
+    return counts
+
+
+def _write(clean: pl.DataFrame, refused: pl.DataFrame, contract: Contract, beside: Path) -> None:
+    """Write clean rows by landing day and quarantined rows in one file, sorted so that equal rows are equal bytes."""
+    ordered = clean.sort("_landing_day", *contract.key)
+    for (day,), rows in ordered.partition_by("_landing_day", maintain_order=True, as_dict=True).items():
+        write_parquet(rows, beside / "clean" / contract.table / f"{day}.parquet")
+    columns = ["_landing_day", *contract.key]
+    columns += [c for c in refused.columns if c not in columns]
+    write_parquet(refused.sort(columns, nulls_last=True), beside / "quarantine" / f"{contract.table}.parquet")
+
+
+def _check_law(counts: Mapping[str, int], where: str) -> None:
+    out = counts["clean"] + counts["quarantined"] + counts["duplicates"]
+    if counts["rows"] != out:
+        raise GuaranteeError(
+            "rows were lost or won", where=where, expected=f"{counts['rows']} rows in",
+            found=f"{counts['clean']} clean + {counts['quarantined']} quarantined + {counts['duplicates']} duplicates",
+            do="This is a bug of Lockstep: nothing was written.",
+        )  # fmt: skip
+
+
+def _share(counts: Mapping[str, int]) -> float | None:
+    """Return the share of rows that broke nothing but `flag` rules: the record SLO. Null without rows."""
+    return (counts["rows"] - counts["bad"]) / counts["rows"] if counts["rows"] else None
+
+
+def _total(tables: Iterable[Report]) -> Report:
+    names = ("rows", "clean", "quarantined", "duplicates", "late", "corrections", "deletions", "bad")
+    found = list(tables)
+    total = {name: sum(t[name] for t in found) for name in names}
+    _check_law(total, "all tables")
+    return {**total, "good_share": _share(total)}
+
+
+def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report) -> Report:
+    """Run each version's suite on Great Expectations; it must count what the masks counted."""
+    found: dict[str, int] = {}
+    run = 0
+    for part in parts:
+        files = {
+            r.params["table"]: [f for p in landed[r.params["table"]] for f in p.files]
+            for r in part.contract.row_rules
+            if r.kind == "references"
+        }
+        for one in judge(part.contract, part.files, files):
+            found[one.rule] = found.get(one.rule, 0) + one.unexpected_count
+            run += 1
+    for rule, count in found.items():
+        expected = counts["rules"].get(rule, {"broken": 0})["broken"]  # a type rule was judged before any row was
+        if count != expected:
+            raise GuaranteeError(
+                "masks and Great Expectations disagree", where=f"rule {rule!r} of {parts[0].contract.table}",
+                expected=f"{expected} rows by Polars", found=f"{count} by Great Expectations",
+                do="This is a bug of Lockstep: see lockstep/masks.py and lockstep/judge.py.",
+            )  # fmt: skip
+    return {"expectations": run, "agree": run}
+
+
+def _move_into_place(beside: Path, out: Path) -> None:
+    """Replace the outputs by the new ones; until here nothing of them was touched."""
+    for name in ("clean", "quarantine", "validation.json"):
+        target = out / name
+        if target.is_dir():
+            shutil.rmtree(target)
+        if (beside / name).exists():
+            (beside / name).replace(target)
+
+
+def main() -> int:
+    """Run the stage in the project around the working folder; return the exit code."""
+    from lockstep.project import project
+
+    try:
+        found = project()
+        landings = read_landings(found.root / "landings.csv")
+        report = validate(
+            found.root / "data", landings, load_contracts(found.folder("contracts")), found.settings.clock, found.root / "artifacts"
+        )
+    except LockstepError as e:
+        sys.stderr.write(f"{e}\n")
+        return e.exit_code
+    total = report["total"]
+    sys.stdout.write(
+        f"validate: {total['rows']:,} rows in, {total['clean']:,} clean, {total['quarantined']:,} quarantined, "
+        f"{total['duplicates']:,} duplicates\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # DuckDB with Great Expectations prints thirty lines of "nanobind: leaked" on a common exit

@@ -6,7 +6,7 @@ order, the wall clock and the number of threads change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import date
 
 import polars as pl
@@ -14,7 +14,7 @@ import polars as pl
 from lockstep.clock import Zone
 from lockstep.contract import Contract
 
-__all__ = ["event_day", "fates", "known"]
+__all__ = ["event_day", "fates", "known", "timing"]
 
 
 def event_day(contract: Contract, zone: Zone) -> pl.Expr:
@@ -26,7 +26,34 @@ def event_day(contract: Contract, zone: Zone) -> pl.Expr:
     return zone.day(pl.col(contract.event_time))
 
 
-def fates(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zone) -> pl.DataFrame:
+def timing(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zone) -> pl.DataFrame:
+    """Judge when rows landed: never before their event day, and not too long after it.
+
+    Parameters
+    ----------
+    rows
+        Landed rows with ``_landing_day``, all judged by `contract`.
+    reasons
+        The rules for which a row is quarantined already, joined by a comma; null for none.
+
+    Returns
+    -------
+    DataFrame
+        ``rule``, the reasons with ``future`` (and ``late``, where that quarantines) put behind them, and ``late``.
+    """
+    landed = pl.col("_landing_day")
+    allowed = contract.lateness.days
+    days = rows.select(event_day(contract, zone).alias("happened"), landed)
+    future = days.select(pl.col("happened") > landed).to_series().fill_null(False)
+    limit = landed if allowed is None else landed.dt.offset_by(f"-{allowed}d")
+    late = days.select((pl.col("happened") < limit) & pl.lit(allowed is not None)).to_series().fill_null(False)
+    reasons = _named(reasons, future, "future")
+    if contract.lateness.then == "quarantine":
+        reasons = _named(reasons, late, "late")
+    return pl.DataFrame({"rule": reasons, "late": late})
+
+
+def fates(rows: pl.DataFrame, reasons: pl.Series, contract: Contract) -> pl.DataFrame:
     """Decide what becomes of every row of a table, in the order given.
 
     Parameters
@@ -39,30 +66,18 @@ def fates(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zone
     Returns
     -------
     DataFrame
-        ``fate`` (kept, duplicate or quarantined), ``rule`` (why quarantined, else null), ``late`` (landed later than
-        allowed), ``correction`` (kept; other content than the version before it).
+        ``fate`` (kept, duplicate or quarantined), ``rule`` (the reasons, with ``conflict`` put behind them) and
+        ``correction`` (kept, with other content than the version before it).
     """
-    frame = rows.with_columns(event_day(contract, zone).alias("_event_day"), reasons.alias("_rule"))
-    frame = frame.select(*rows.columns, "_rule", *(e.alias(n) for n, e in _by_day(contract).items()))
-    late_is_refused = pl.lit(contract.lateness.then == "quarantine")
-    frame = frame.with_columns(_joined("_rule", future=pl.col("_future"), late=pl.col("_late") & late_is_refused))
     repeated = rows.select(pl.len().over(contract.key) > 1).to_series()
-    rivals = frame.with_row_index("_row").filter(repeated & frame["_rule"].is_null())
-    marks = (
-        frame.select("_rule", "_late")
-        .with_row_index("_row")
-        .join(_told_apart(rivals, contract), on="_row", how="left", maintain_order="left")
-    )
-    marks = marks.with_columns(pl.col("_conflict", "_duplicate", "_correction").fill_null(False))
-    marks = marks.with_columns(_joined("_rule", conflict=pl.col("_conflict")))
+    marks = _told_apart(rows.with_row_index("_row").filter(repeated & reasons.is_null()), contract)
+    frame = pl.DataFrame({"rule": reasons}).with_row_index("_row")
+    frame = frame.join(marks, on="_row", how="left", maintain_order="left")
+    frame = frame.with_columns(pl.col("_conflict", "_duplicate", "_correction").fill_null(False))
+    rule = _named(reasons, frame["_conflict"], "conflict")
     kept_or_copy = pl.when("_duplicate").then(pl.lit("duplicate")).otherwise(pl.lit("kept"))
-    fate = pl.when(pl.col("_rule").is_not_null()).then(pl.lit("quarantined")).otherwise(kept_or_copy)
-    return marks.select(
-        fate.alias("fate"),
-        pl.col("_rule").alias("rule"),
-        pl.col("_late").alias("late"),
-        pl.col("_correction").alias("correction"),
-    )
+    fate = pl.when(rule.is_not_null()).then(pl.lit("quarantined")).otherwise(kept_or_copy)
+    return frame.select(fate.alias("fate"), rule.alias("rule"), pl.col("_correction").alias("correction"))
 
 
 def known(rows: pl.DataFrame, contract: Contract, before: date, zone: Zone) -> pl.DataFrame:
@@ -76,19 +91,13 @@ def known(rows: pl.DataFrame, contract: Contract, before: date, zone: Zone) -> p
     return landed.filter(last & ~pl.col("_deleted") & (event_day(contract, zone) < before))
 
 
-def _by_day(contract: Contract) -> Mapping[str, pl.Expr]:
-    """Return what a row's two days say: an event after its landing, a landing later than allowed."""
-    landed, happened = pl.col("_landing_day"), pl.col("_event_day")
-    allowed = contract.lateness.days
-    late = pl.lit(False) if allowed is None else happened < landed.dt.offset_by(f"-{allowed}d")
-    return {"_future": (happened > landed).fill_null(False), "_late": late.fill_null(False)}
-
-
-def _joined(column: str, **masks: pl.Expr) -> pl.Expr:
-    """Return `column` with the name of each mask that is true put behind it."""
-    names = [pl.when(mask).then(pl.lit(name)) for name, mask in masks.items()]
-    text = pl.concat_str([pl.col(column), *names], separator=", ", ignore_nulls=True)
-    return pl.when(pl.any_horizontal(masks.values())).then(text).otherwise(column).alias(column)
+def _named(reasons: pl.Series, mask: pl.Series, name: str) -> pl.Series:
+    """Return `reasons` with `name` put behind them where `mask` is true."""
+    if not mask.any():
+        return reasons
+    text = pl.concat_str(pl.col("rule"), pl.lit(name), separator=", ", ignore_nulls=True)
+    frame = pl.DataFrame({"rule": reasons, "mask": mask})
+    return frame.select(pl.when("mask").then(text).otherwise("rule").alias("rule")).to_series()
 
 
 def _changes(columns: Iterable[str], step: int) -> pl.Expr:

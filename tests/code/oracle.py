@@ -1,0 +1,44 @@
+"""A naive oracle for snapshots: plain Python over lists of rows, written from the rules, without Polars or the engine."""
+
+import math
+from datetime import UTC, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+
+def start(day, zone):
+    """The first instant of a day, in UTC."""
+    return datetime.combine(day, time.min, ZoneInfo(zone)).astimezone(UTC)
+
+
+def day_of(instant, zone):
+    return instant.astimezone(ZoneInfo(zone)).date()
+
+
+def values(events, column, day, days, zone):
+    """The values of a column, of events known on `day`, in the window of `days` (None: lifetime), in time order."""
+    inside = [
+        e
+        for e in sorted(events, key=lambda e: (e["at"], e["id"]))
+        if day_of(e["at"], zone) < day and (days is None or day_of(e["at"], zone) >= day - timedelta(days=days))
+    ]
+    return inside if column is None else [e[column] for e in inside if e[column] is not None]
+
+
+def aggregate(kind, found):
+    if kind == "count":
+        return len(found)
+    if kind == "sum":
+        return sum(found)
+    if kind == "distinct":
+        return len(set(found))
+    if kind == "mean":
+        return float(sum(found)) / float(len(found)) if found else None
+    if kind == "std":
+        n = len(found)
+        if n < 2:
+            return None
+        spread = n * sum(v * v for v in found) - sum(found) ** 2  # integers of any size: exact
+        return math.sqrt(float(spread) / float(n * (n - 1)))
+    if not found:
+        return None
+    return {"min": min, "max": max, "first": lambda v: v[0], "last": lambda v: v[-1]}[kind](found)

@@ -1,0 +1,226 @@
+import subprocess
+import sys
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pytest
+
+from lockstep.clock import INSTANT
+from lockstep.contract import load_contracts
+from lockstep.errors import DataError, EnvironmentFault
+from lockstep.files import tree_hash
+from lockstep.land import land
+from lockstep.landings import check_data, content_hash, read_landings
+from tests.conftest import git
+
+CONTRACT = """
+table: visits
+version: 1
+owner: tests
+event_time: at
+key: [id]
+calendar: daily
+lateness: {days: null, then: flag}
+columns:
+  id: {type: int64}
+  at: {type: instant}
+  cents: {type: int64, range: {between: [0, null], then: fail}}
+"""
+FIRST, LAST = date(2017, 3, 1), date(2017, 3, 4)
+
+
+def rows(*triples: tuple[int, int, int]) -> pl.DataFrame:
+    """Rows of (id, cents, landing day of March 2017)."""
+    return pl.DataFrame(
+        [(i, datetime(2017, 3, d, 17, tzinfo=UTC), c, date(2017, 3, d)) for i, c, d in triples],
+        schema={"id": pl.Int64, "at": INSTANT, "cents": pl.Int64, "_landing_day": pl.Date},
+        orient="row",
+    )
+
+
+RAW = rows((1, 10, 1), (2, 20, 1), (3, 30, 2), (4, 40, 4))
+
+
+@pytest.fixture
+def contracts(tmp_path):
+    (tmp_path / "contracts").mkdir()
+    (tmp_path / "contracts/visits.yaml").write_text(CONTRACT, encoding="utf-8")
+    return load_contracts(tmp_path / "contracts")
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "project").mkdir()
+    return tmp_path / "project"
+
+
+def pin(root, digest=None):
+    (root / "data.dvc").write_text(f"outs:\n- md5: {digest or tree_hash(root / 'data')}\n  path: data\n", encoding="utf-8")
+
+
+def landed(root, contracts, raw=RAW, until=LAST):
+    return land(root, contracts, lambda _: raw, FIRST, until)
+
+
+def everything(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_each_landing_day_is_one_sealed_file_and_a_daily_table_seals_a_day_without_rows(root, contracts):
+    new = landed(root, contracts)
+    assert [(x.landing_day.day, x.rows, x.byte_hash == "-") for x in new] == [
+        (1, 2, False),
+        (2, 1, False),
+        (3, 0, True),
+        (4, 1, False),
+    ]
+    assert sorted(p.name for p in (root / "data/visits").iterdir()) == [f"2017-03-0{n}.parquet" for n in (1, 2, 4)]
+    assert read_landings(root / "landings.csv") == new
+    assert pl.read_parquet(root / "data/visits/2017-03-01.parquet").columns == ["id", "at", "cents", "_received_at", "_deleted"]
+
+
+def test_landing_again_changes_nothing_and_landing_further_appends(root, contracts):
+    landed(root, contracts, until=date(2017, 3, 2))
+    first = (root / "landings.csv").read_text()
+    assert landed(root, contracts, until=date(2017, 3, 2)) == []
+    landed(root, contracts)
+    assert (root / "landings.csv").read_text().startswith(first)
+    before = everything(root)
+    assert landed(root, contracts) == []
+    assert everything(root) == before
+
+
+def test_an_empty_data_folder_is_refilled_with_the_sealed_bytes(root, contracts):
+    landed(root, contracts)
+    before = everything(root)
+    for p in sorted((root / "data").rglob("*.parquet")):
+        p.unlink()
+    assert landed(root, contracts) == []
+    assert everything(root) == before
+
+
+def test_a_refill_that_differs_from_its_seal_is_refused_by_name(root, contracts):
+    landed(root, contracts)
+    (root / "data/visits/2017-03-02.parquet").unlink()
+    with pytest.raises(DataError, match=r"no longer gives the sealed rows in data/visits/2017-03-02.parquet: expected 1 rows"):
+        landed(root, contracts, raw=rows((1, 10, 1), (2, 20, 1), (3, 31, 2), (4, 40, 4)))
+    assert not (root / "data/visits/2017-03-02.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        (RAW.rename({"cents": "cent"}), r"raw rows of visits.*cents.*cent"),
+        (RAW.drop("cents"), r"raw rows of visits.*cents"),
+        (RAW.with_columns(pl.col("id").cast(pl.String)), r"raw rows of visits.*id"),
+        (rows((1, -5, 1)), r"1 of 1 rows break the rule 'cents.range'"),
+        (RAW.with_columns(pl.lit(None, pl.Date).alias("_landing_day")), "rows without a landing day"),
+    ],
+)
+def test_raw_rows_that_break_the_schema_or_a_fail_rule_seal_nothing(root, contracts, raw, said):
+    with pytest.raises(DataError, match=said):
+        landed(root, contracts, raw=raw)
+    assert everything(root) == {}
+
+
+def test_a_raw_column_that_the_landing_module_cannot_find_is_named(root, contracts):
+    def raw(_: str) -> pl.DataFrame:
+        return RAW.select("id", "at", "price")
+
+    with pytest.raises(DataError, match=r"a raw column is missing in table visits: expected price"):
+        land(root, contracts, raw, FIRST, LAST)
+
+
+def test_an_interrupted_landing_is_finished_by_the_next_one(root, contracts, monkeypatch):
+    monkeypatch.setattr("lockstep.land._move_into_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        landed(root, contracts)
+    monkeypatch.undo()
+    landed(root, contracts)
+    pin(root)
+    check_data(root)
+    assert not (root / ".landing").exists()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(root, contracts, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
+    with pytest.raises(EnvironmentFault, match=r"cannot write: no space left on device in .*2017-03-01.parquet. Free some"):
+        landed(root, contracts)
+    assert not (root / "landings.csv").exists()
+    assert not list(root.rglob("*.part"))
+
+
+def test_the_content_hash_sees_rows_and_not_their_order_or_the_chunks_they_came_in():
+    parts = pl.concat([RAW[2:], RAW[:2]], rechunk=False)
+    assert content_hash(parts) == content_hash(RAW)
+    assert content_hash(RAW.with_columns(pl.col("cents") + 1)) != content_hash(RAW)
+    assert content_hash(pl.DataFrame({"a": ["", None]})) != content_hash(pl.DataFrame({"a": [None, None]}, schema={"a": pl.String}))
+
+
+class TestCheck:
+    @pytest.fixture
+    def sealed(self, root, contracts):
+        landed(root, contracts)
+        pin(root)
+        return root
+
+    def test_data_as_sealed_passes_and_gives_its_hash(self, sealed):
+        assert check_data(sealed) == tree_hash(sealed / "data")
+
+    def test_a_changed_byte_is_seen(self, sealed):
+        path = sealed / "data/visits/2017-03-02.parquet"
+        path.write_bytes(path.read_bytes()[:-1] + b"X")
+        with pytest.raises(DataError, match=r"a sealed file was changed in data/visits/2017-03-02.parquet"):
+            check_data(sealed)
+
+    def test_a_missing_file_is_seen(self, sealed):
+        (sealed / "data/visits/2017-03-04.parquet").unlink()
+        with pytest.raises(DataError, match=r"a sealed file is missing in data/visits/2017-03-04.parquet"):
+            check_data(sealed)
+
+    def test_a_file_for_a_day_that_was_sealed_as_empty_is_seen(self, sealed):
+        (sealed / "data/visits/2017-03-03.parquet").write_bytes(b"x")
+        with pytest.raises(DataError, match=r"never sealed in data/visits/2017-03-03.parquet"):
+            check_data(sealed)
+
+    def test_a_pin_of_other_data_is_seen(self, sealed):
+        pin(sealed, "0" * 32 + ".dir")
+        with pytest.raises(DataError, match="data differs from its pin in data.dvc"):
+            check_data(sealed)
+
+    def test_a_sealed_line_that_was_rewritten_is_seen_against_git(self, sealed):
+        git(sealed, "init", "-q")
+        git(sealed, "add", "landings.csv")
+        git(sealed, "commit", "-qm", "sealed")
+        text = (sealed / "landings.csv").read_text()
+        (sealed / "landings.csv").write_text(text.replace(",2,", ",3,", 1))
+        with pytest.raises(DataError, match=r"a sealed line was rewritten in landings.csv line 2"):
+            check_data(sealed)
+        (sealed / "landings.csv").write_text("".join(text.splitlines(keepends=True)[:-1]))
+        with pytest.raises(DataError, match=r"landings.csv line 5: expected visits,2017-03-04"):
+            check_data(sealed)
+
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("visits,2017-03-02,1,a,b,1\n", "visits is not in day order"),
+            ("visits,2017-02-30,1,a,b,1\n", "line 6.*2017-02-30"),
+            ("visits,2017-03-05\n", "bad line in landings.csv line 6"),
+        ],
+    )
+    def test_a_broken_ledger_names_its_line(self, sealed, line, said):
+        with (sealed / "landings.csv").open("a") as handle:
+            handle.write(line)
+        with pytest.raises(DataError, match=said):
+            check_data(sealed)
+
+
+def test_the_tree_hash_is_the_one_that_dvc_gives(root, contracts):
+    landed(root, contracts)
+    git(root, "init", "-q")
+    for words in (["init", "-q"], ["add", "-q", "data"]):
+        subprocess.run([sys.executable, "-m", "dvc", *words], cwd=root, check=True, capture_output=True)
+    assert f"md5: {tree_hash(root / 'data')}\n" in (root / "data.dvc").read_text()

@@ -1,0 +1,644 @@
+"""The Feast plug-in, through a real FeatureStore: every row kept, the right version found, errors that name a file."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+import polars as pl
+import pytest
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast.errors import (
+    FeastEntityDFMissingColumnsError,
+    FeatureViewNotFoundException,
+    SavedDatasetLocationAlreadyExists,
+)
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.repo_config import RepoConfig
+from feast.types import Float64, Int64, String
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lockstep.errors import DataError, DefinitionError, UserError
+from lockstep.polars_store import PolarsOfflineStoreConfig
+
+# Feast 0.67 itself: each is raised inside its own code, none can be avoided by a caller.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:feast.*"),
+]
+
+MICRO = timedelta(microseconds=1)
+INSTANT = pl.Datetime("us", "UTC")
+NOON = datetime(2017, 6, 1, 12, tzinfo=UTC)
+CUSTOMER = Entity(name="customer", join_keys=["id"], value_type=ValueType.INT64)
+SCHEMA = [Field(name="id", dtype=Int64), Field(name="n", dtype=Int64), Field(name="x", dtype=Float64)]
+
+Make = Callable[..., FeatureStore]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Return a function that makes a store of its own registry and online store, and applies definitions to it."""
+
+    def make(*definitions: Any, offline: dict[str, Any] | None = None, **settings: Any) -> FeatureStore:
+        config = RepoConfig(
+            project="shop",
+            provider="local",
+            registry=str(tmp_path / "registry.db"),
+            online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
+            offline_store={"type": "lockstep.polars_store.PolarsOfflineStore", **(offline or {})},
+            entity_key_serialization_version=3,
+            repo_path=tmp_path,
+            **settings,
+        )
+        store = FeatureStore(config=config)
+        store.apply(list(definitions))
+        return store
+
+    return make
+
+
+def versions(*rows: tuple[int | None, datetime | None, datetime | None, int | None, float | None]) -> pl.DataFrame:
+    """Return feature rows (id, event time, created, n, x)."""
+    schema = {"id": pl.Int64, "at": INSTANT, "made": INSTANT, "n": pl.Int64, "x": pl.Float64}
+    return pl.DataFrame(list(rows), schema=schema, orient="row")
+
+
+def write(path: Path, frame: pl.DataFrame) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.write_parquet(path)
+
+
+def source(path: str = "rows.parquet", **more: Any) -> FileSource:
+    return FileSource(path=path, timestamp_field="at", created_timestamp_column="made", **more)
+
+
+def view(name: str = "stats", ttl: timedelta | None = None, **more: Any) -> FeatureView:
+    return FeatureView(
+        **{"name": name, "entities": [CUSTOMER], "schema": SCHEMA, "source": source(), "ttl": ttl, **more}
+    )
+
+
+def asking(*rows: tuple[int | None, datetime | None]) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema={"id": pl.Int64, "event_timestamp": INSTANT}, orient="row")
+
+
+def ask(store: FeatureStore, entity_df: Any, *features: str, **more: Any) -> Any:
+    return store.get_historical_features(entity_df, list(features) or ["stats:n"], **more)
+
+
+# --- which version ---------------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_row_wins_by_its_created_time_wherever_it_lies(make: Make, tmp_path: Path) -> None:
+    old, new = (1, NOON, NOON, 1, None), (1, NOON, NOON + MICRO, 2, None)
+    store = make(CUSTOMER, view())
+    for rows in ((old, new), (new, old)):
+        write(tmp_path / "rows.parquet", versions(*rows))
+        assert ask(store, asking((1, NOON))).to_polars()["n"].to_list() == [2]
+
+
+def test_a_null_created_time_loses(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 1, None), (1, NOON, None, 2, None)))
+    assert ask(make(CUSTOMER, view()), asking((1, NOON))).to_polars()["n"].to_list() == [1]
+
+
+def test_equal_event_and_created_times_are_decided_by_the_whole_row_whatever_is_asked(
+    make: Make, tmp_path: Path
+) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 5, 0.1), (1, NOON, NOON, 3, 0.9)))
+    store = make(CUSTOMER, view())
+    both = ask(store, asking((1, NOON)), "stats:x", "stats:n").to_polars()
+    assert both.rows()[0][2:] == (0.1, 5)  # columns compare in order of their names: at, id, made, n, x
+    assert ask(store, asking((1, NOON)), "stats:x").to_polars()["x"].to_list() == [0.1]
+
+
+def test_an_expired_value_leaves_a_row_with_null_that_is_still_an_integer(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 2**53 + 1, None)))
+    job = ask(make(CUSTOMER, view(ttl=timedelta(hours=1))), asking((1, NOON), (1, NOON + timedelta(days=1)), (2, NOON)))
+    assert job.to_polars()["n"].dtype == pl.Int64
+    assert job.to_polars()["n"].to_list() == [2**53 + 1, None, None]
+    assert job.to_arrow().column("n").to_pylist() == [2**53 + 1, None, None]
+    assert job.to_df()["n"].dtype == pd.Int64Dtype()
+    assert job.to_df()["n"][0] == 2**53 + 1
+
+
+def test_a_ttl_includes_its_last_microsecond_and_the_future_is_never_seen(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, None)))
+    hour = timedelta(hours=1)
+    rows = asking((1, NOON - MICRO), (1, NOON), (1, NOON + hour), (1, NOON + hour + MICRO))
+    assert ask(make(CUSTOMER, view(ttl=hour)), rows).to_polars()["n"].to_list() == [None, 7, 7, None]
+
+
+@pytest.mark.parametrize("ttl", [None, timedelta(0), timedelta.max])
+def test_no_ttl_means_for_ever(make: Make, tmp_path: Path, ttl: timedelta | None) -> None:
+    write(tmp_path / "rows.parquet", versions((1, datetime(1970, 1, 1, tzinfo=UTC), NOON, 7, None)))
+    definition = view()
+    definition.ttl = ttl  # timedelta.max does not pass through the registry
+    store = make(CUSTOMER, view(ttl=ttl) if ttl != timedelta.max else view(ttl=timedelta(days=100_000)))
+    assert ask(store, asking((1, NOON))).to_polars()["n"].to_list() == [7]
+
+
+@pytest.mark.parametrize(
+    ("zone", "found"), [("America/New_York", [7, None, 7]), (None, [None, None, 7])], ids=["calendar", "elapsed"]
+)
+def test_a_ttl_of_days_counts_calendar_days_in_a_declared_zone(
+    make: Make, tmp_path: Path, zone: str | None, found: list[int | None]
+) -> None:
+    midnight = [datetime(2017, 11, day, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC) for day in (5, 6)]
+    assert midnight[1] - midnight[0] == timedelta(hours=25)
+    write(tmp_path / "rows.parquet", versions((1, midnight[0], NOON, 7, None)))
+    rows = asking((1, midnight[1]), (1, midnight[1] + MICRO), (1, midnight[0] + timedelta(hours=24)))
+    store = make(CUSTOMER, view(ttl=timedelta(days=1)), offline={"ttl_zone": zone})
+    assert ask(store, rows).to_polars()["n"].to_list() == found
+
+
+def test_a_short_day_is_a_day_too_and_a_skipped_hour_has_an_answer(make: Make, tmp_path: Path) -> None:
+    zone = ZoneInfo("America/New_York")
+    spring, noon = datetime(2017, 3, 12, 3, tzinfo=zone), datetime(2017, 3, 11, 12, tzinfo=zone)
+    write(tmp_path / "rows.parquet", versions((1, spring, NOON, 7, None), (2, noon, NOON, 8, None)))
+    rows = asking(
+        (1, datetime(2017, 3, 13, 2, tzinfo=zone)),  # a day before, 02:00 was skipped: 02:00 EST is 03:00 EDT
+        (1, datetime(2017, 3, 13, 2, 0, 0, 1, tzinfo=zone)),
+        (2, datetime(2017, 3, 12, 12, tzinfo=zone)),  # 23 hours later
+        (2, datetime(2017, 3, 12, 12, 0, 0, 1, tzinfo=zone)),
+    )
+    store = make(CUSTOMER, view(ttl=timedelta(days=1)), offline={"ttl_zone": zone.key})
+    assert ask(store, rows).to_polars()["n"].to_list() == [7, None, 8, None]
+
+
+def test_an_unknown_zone_is_refused_when_the_settings_are_read() -> None:
+    with pytest.raises(ValueError, match="'New York' is no IANA time zone"):
+        PolarsOfflineStoreConfig(ttl_zone="New York")
+
+
+def test_what_was_created_later_can_be_hidden_from_earlier_rows(make: Make, tmp_path: Path) -> None:
+    hour = timedelta(hours=1)
+    late = versions(
+        (1, NOON, NOON, 1, None), (1, NOON, NOON + 2 * hour, 2, None), (1, NOON - hour, NOON + hour, 3, None)
+    )
+    write(tmp_path / "rows.parquet", late)
+    rows = asking((1, NOON), (1, NOON + hour), (1, NOON + 2 * hour), (1, NOON - hour))
+    store = make(CUSTOMER, view())
+    assert ask(store, rows).to_polars()["n"].to_list() == [2, 2, 2, 3]
+    assert ask(store, rows, filter_by_created_timestamp=True).to_polars()["n"].to_list() == [1, 1, 2, None]
+
+
+def test_nanoseconds_are_not_rounded_away(make: Make, tmp_path: Path) -> None:
+    ns = pl.Series("at", [1_000_000_500]).cast(pl.Datetime("ns", "UTC"))
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, None)).with_columns(ns))
+    rows = pl.DataFrame({"id": [1, 1], "event_timestamp": pl.Series([1_000_000_499, 1_000_000_500]).cast(ns.dtype)})
+    store = make(CUSTOMER, view())
+    assert ask(store, rows).to_polars()["n"].to_list() == [None, 7]
+    assert ask(store, asking((1, NOON))).to_polars()["n"].to_list() == [7]  # microseconds asked of nanoseconds
+
+
+# --- what comes back -------------------------------------------------------------------------------------------------
+
+
+def test_every_row_stays_in_place_with_its_duplicates_nulls_and_types(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5), (None, NOON, NOON, 9, 9.0)))
+    rows = pl.DataFrame(
+        {
+            "label": pl.Series([3, None, 1, 1, 0, 2], dtype=pl.Int8),
+            "event_timestamp": pl.Series([NOON + MICRO * 1000, NOON, None, NOON, NOON, NOON]).cast(
+                pl.Datetime("ms", "UTC")
+            ),
+            "id": pl.Series([2, 1, 1, None, 1, 1], dtype=pl.Int32),
+            "kind": pl.Series(list("ababab"), dtype=pl.Categorical),
+        }
+    )
+    found = ask(make(CUSTOMER, view()), rows, "stats:x", "stats:n").to_polars()
+    assert found.columns == ["label", "event_timestamp", "id", "kind", "x", "n"]
+    assert found.select(rows.columns).equals(rows)
+    assert found.select(rows.columns).schema == rows.schema
+    assert found["n"].to_list() == [None, 7, None, None, 7, 7]
+    assert found["x"].to_list() == [None, 0.5, None, None, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("dtype", [pl.Datetime("us"), pl.Datetime("us", "America/New_York"), pl.Datetime("ns", "UTC")])
+def test_an_entity_time_keeps_its_own_type_and_a_naive_one_is_utc(
+    make: Make, tmp_path: Path, dtype: pl.Datetime
+) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, None)))
+    rows = asking((1, NOON), (1, NOON - MICRO)).with_columns(pl.col("event_timestamp").cast(dtype))
+    if dtype.time_zone is None:
+        assert rows["event_timestamp"][0] == NOON.replace(tzinfo=None)
+    job = ask(make(CUSTOMER, view()), rows)
+    assert job.to_polars().schema["event_timestamp"] == dtype
+    assert pl.DataFrame(job.to_arrow()).schema["event_timestamp"] == dtype
+    assert job.to_polars()["n"].to_list() == [7, None]
+
+
+def test_naive_feature_times_are_utc(make: Make, tmp_path: Path) -> None:
+    naive = versions((1, NOON, NOON, 7, None)).with_columns(pl.col("at", "made").dt.replace_time_zone(None))
+    write(tmp_path / "rows.parquet", naive)
+    store = make(CUSTOMER, view())
+    assert ask(store, asking((1, NOON - MICRO), (1, NOON))).to_polars()["n"].to_list() == [None, 7]
+
+
+def test_a_pandas_frame_comes_back_row_by_row(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    rows = pd.DataFrame(
+        {
+            "id": pd.array([1, None, 1, 1], dtype="Int64"),
+            "event_timestamp": [NOON, NOON, pd.NaT, NOON],
+            "who": list("dcba"),
+        },
+        index=[9, 9, 1, 0],
+    )
+    found = ask(make(CUSTOMER, view()), rows).to_df()
+    assert list(found.index) == [0, 1, 2, 3]
+    assert found["who"].tolist() == list("dcba")
+    assert found["id"].dtype == pd.Int64Dtype()
+    assert found["event_timestamp"].dtype == rows["event_timestamp"].dtype
+    assert found["n"].tolist() == [7, pd.NA, pd.NA, 7]
+
+
+def test_frames_of_no_rows_and_histories_without_a_match_have_types(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, view(ttl=timedelta(days=1)), offline={"ttl_zone": "America/New_York"})
+    for rows in (asking(), asking((None, None)), asking((1, NOON - timedelta(days=99)))):
+        found = ask(store, rows, "stats:n", "stats:x").to_polars()
+        assert found.schema == {**rows.schema, "n": pl.Int64, "x": pl.Float64}
+        assert found.rows() == [(*row, None, None) for row in rows.rows()]
+
+
+def test_a_lazy_frame_is_welcome_and_sql_is_not(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, view())
+    assert ask(store, asking((1, NOON)).lazy()).to_polars()["n"].to_list() == [7]
+    with pytest.raises(UserError, match=r"found SQL text. Run the query yourself"):
+        ask(store, "select 1")
+
+
+def test_arrow_is_one_chunk_of_types_that_feast_reads_as_they_are(make: Make, tmp_path: Path) -> None:
+    for day in range(3):
+        write(tmp_path / f"rows/{day}.parquet", versions((day, NOON, NOON, day, None)))
+    rows = pl.concat([asking((n, NOON)) for n in range(3)], rechunk=False).with_columns(pl.lit("a").alias("who"))
+    table = ask(make(CUSTOMER, view(source=source("rows"))), rows).to_arrow()
+    assert len(table.to_batches()) == 1
+    assert str(table.schema.field("who").type) == "string"
+    assert table.column("n").to_pylist() == [0, 1, 2]
+
+
+# --- views, names, keys ----------------------------------------------------------------------------------------------
+
+
+def test_features_of_several_views_come_in_the_order_asked(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    write(tmp_path / "pairs.parquet", versions((1, NOON, NOON, 8, 1.5)).with_columns(shop=pl.lit("b")))
+    shop = Entity(name="shop", join_keys=["shop"], value_type=ValueType.STRING)
+    pair = view(
+        "pair",
+        entities=[CUSTOMER, shop],
+        source=source("pairs.parquet"),
+        schema=[*SCHEMA, Field(name="shop", dtype=String)],
+    )
+    store = make(CUSTOMER, shop, view(), pair)
+    rows = asking((1, NOON), (1, NOON)).with_columns(shop=pl.Series(["b", "a"]))
+    found = ask(store, rows, "pair:n", "stats:x", "pair:x", full_feature_names=True).to_polars()
+    assert found.columns[3:] == ["pair__n", "stats__x", "pair__x"]
+    assert found.rows() == [(1, NOON, "b", 8, 0.5, 1.5), (1, NOON, "a", None, 0.5, None)]
+    with pytest.raises(FeastEntityDFMissingColumnsError, match="'shop'"):
+        ask(store, asking((1, NOON)), "pair:n")
+    with pytest.raises(UserError, match="entity_df already has the columns n"):
+        ask(store, rows.with_columns(n=1), "pair:n")
+
+
+def test_one_view_serves_two_entity_columns(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5), (2, NOON, NOON, 8, 1.5)))
+    store = make(CUSTOMER, stats := view())
+    service = FeatureService(
+        name="both",
+        features=[
+            stats[["n"]].with_name("buyer").with_join_key_map({"id": "buyer_id"}),
+            stats[["x", "n"]].with_name("payer").with_join_key_map({"id": "payer_id"}),
+        ],
+    )
+    store.apply([service])
+    rows = pl.DataFrame({"buyer_id": [1, 2, 1], "payer_id": [2, 1, 3], "event_timestamp": [NOON] * 3})
+    found = store.get_historical_features(rows, service, full_feature_names=True).to_polars()
+    assert found.columns[3:] == ["buyer__n", "payer__x", "payer__n"]
+    assert found.select("buyer__n", "payer__x", "payer__n").rows() == [(7, 1.5, 8), (8, 0.5, 7), (7, None, None)]
+
+
+def test_mapped_fields_are_found_under_their_stored_names(make: Make, tmp_path: Path) -> None:
+    names = {"id": "key", "at": "when", "made": "landed", "n": "count"}
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 6, 0.5), (1, NOON, NOON + MICRO, 7, 0.5)).rename(names))
+    mapped = source(field_mapping={new: old for old, new in names.items()})
+    store = make(CUSTOMER, view(source=mapped))
+    assert ask(store, asking((1, NOON)), "stats:n", "stats:x").to_polars().rows() == [(1, NOON, 7, 0.5)]
+    store.materialize(NOON - MICRO, NOON)
+    assert store.get_online_features(["stats:n"], [{"id": 1}]).to_dict()["n"] == [7]
+
+
+def test_a_view_without_entities_has_one_history(make: Make, tmp_path: Path) -> None:
+    rows = versions((1, NOON + MICRO, NOON, 8, 1.5), (1, NOON, NOON, 7, 0.5))
+    write(tmp_path / "rows.parquet", rows.drop("id"))
+    store = make(CUSTOMER, view("world", entities=[], schema=SCHEMA[1:]))
+    assert ask(store, asking((5, NOON), (6, NOON + MICRO)), "world:n").to_polars()["n"].to_list() == [7, 8]
+    store.materialize(NOON, NOON + MICRO)
+    assert store.get_online_features(["world:n"], [{"id": 5}]).to_dict()["n"] == [8]
+
+
+@pytest.mark.parametrize("path", ["rows", "rows/", "rows/*.parquet", "./rows/../rows", "{here}/rows"])
+def test_a_folder_can_be_named_in_many_ways(make: Make, tmp_path: Path, path: str) -> None:
+    write(tmp_path / "rows/1.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    write(tmp_path / "rows/2.parquet", versions((2, NOON, NOON, 8, 1.5)).with_columns(more=1))
+    write(tmp_path / "rows/_half.parquet", versions((2, NOON, NOON, 9, 1.5)))
+    (tmp_path / "rows/.3.parquet.part").write_text("half")
+    store = make(CUSTOMER, view(source=source(path.format(here=tmp_path))))
+    assert ask(store, asking((1, NOON), (2, NOON))).to_polars()["n"].to_list() == [7, 8]
+
+
+def test_feast_can_infer_a_schema_from_a_pattern_and_text_is_text(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows/1.parquet", versions((1, NOON, NOON, 7, 0.5)).with_columns(s=pl.lit("a")))
+    store = make(CUSTOMER, view(schema=[], source=source("rows/*.parquet")))
+    types = {field.name: field.dtype for field in store.get_feature_view("stats").features}
+    assert types == {"n": Int64, "x": Float64, "s": String}
+
+
+def test_without_rows_to_ask_for_everyone_seen_in_the_span_is_answered_at_its_end(make: Make, tmp_path: Path) -> None:
+    day = timedelta(days=1)
+    rows = versions(
+        (2, NOON, NOON, 2, None),
+        (1, NOON, NOON, 1, None),
+        (1, NOON + day, NOON, 9, None),
+        (3, NOON - day, NOON, 3, None),
+    )
+    write(tmp_path / "rows.parquet", rows)
+    store = make(CUSTOMER, view())
+    job = store.get_historical_features(features=["stats:n"], start_date=NOON, end_date=NOON + day - MICRO)
+    assert job.to_polars().rows() == [(1, NOON + day - MICRO, 1), (2, NOON + day - MICRO, 2)]
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_key_is_not_compared_with_numbers(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    rows = asking((1, NOON)).with_columns(pl.col("id").cast(pl.String))
+    with pytest.raises(UserError, match=r"key id .* view stats .*expected Int64, found String in entity_df"):
+        ask(make(CUSTOMER, view()), rows).to_polars()
+
+
+def test_a_feature_that_is_stored_in_a_wider_type_than_declared_is_refused(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)).with_columns(pl.col("n").cast(pl.Float64)))
+    with pytest.raises(DefinitionError, match=r"feature n of view stats .*expected Int64, found Float64"):
+        ask(make(CUSTOMER, view()), asking((1, NOON)))
+
+
+def test_an_unknown_feature_is_reported_by_feast_itself(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, view())
+    with pytest.raises(FeatureViewNotFoundException):
+        ask(store, asking((1, NOON)), "statz:n")
+    with pytest.raises(KeyError):
+        ask(store, asking((1, NOON)), "stats:nn")
+
+
+@pytest.fixture
+def folder(make: Make, tmp_path: Path) -> tuple[FeatureStore, Path]:
+    for day in (1, 2, 3):
+        write(tmp_path / f"rows/{day}.parquet", versions((1, NOON + timedelta(days=day), NOON, day, 0.5)))
+    return make(CUSTOMER, view(source=source("rows"))), tmp_path / "rows"
+
+
+@pytest.mark.parametrize("day", [1, 3])
+def test_half_a_file_is_an_error_that_names_it_and_never_a_smaller_frame(
+    folder: tuple[FeatureStore, Path], day: int
+) -> None:
+    store, rows = folder
+    broken = rows / f"{day}.parquet"
+    for end in (-9, 40, 0):
+        broken.write_bytes(broken.read_bytes()[:end])
+        with pytest.raises(DataError, match=rf"cannot read parquet in .*rows/{day}\.parquet \(view stats\)"):
+            ask(store, asking((1, NOON + timedelta(days=2)))).to_polars()
+
+
+@pytest.mark.parametrize("day", [1, 3])
+def test_a_file_that_lacks_a_column_is_named_with_the_column(folder: tuple[FeatureStore, Path], day: int) -> None:
+    store, rows = folder
+    write(rows / f"{day}.parquet", pl.read_parquet(rows / f"{day}.parquet").rename({"n": "m"}))
+    with pytest.raises(DataError, match=rf"no column n in .*rows/{day}\.parquet"):
+        ask(store, asking((1, NOON + timedelta(days=2)))).to_polars()
+    assert ask(store, asking((1, NOON + timedelta(days=2))), "stats:x").to_polars()["x"].to_list() == [0.5]
+
+
+def test_a_file_whose_column_has_another_type_is_named(folder: tuple[FeatureStore, Path]) -> None:
+    store, rows = folder
+    write(rows / "2.parquet", pl.read_parquet(rows / "2.parquet").with_columns(pl.col("n").cast(pl.String)))
+    with pytest.raises(DataError, match=r"column n changes its type in .*2\.parquet.*expected Int64 .*found String"):
+        ask(store, asking((1, NOON + timedelta(days=9)))).to_polars()
+
+
+def test_a_source_without_files_is_an_error(folder: tuple[FeatureStore, Path]) -> None:
+    store, rows = folder
+    for file in rows.iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"no parquet file in .*rows"):
+        ask(store, asking((1, NOON)))
+
+
+def test_a_source_elsewhere_than_in_local_parquet_is_refused(make: Make) -> None:
+    store = make(CUSTOMER, view(source=source("s3://bucket/rows")))
+    with pytest.raises(DefinitionError, match="expected a FileSource of local parquet files, found s3://bucket/rows"):
+        ask(store, asking((1, NOON)))
+
+
+# --- on demand, materialisation, saved datasets -----------------------------------------------------------------------
+
+
+def on_demand(*sources: Any) -> Any:
+    @on_demand_feature_view(
+        sources=[*sources, RequestSource(name="now", schema=[Field(name="hour", dtype=Int64)])],
+        schema=[Field(name="ratio", dtype=Float64), Field(name="twice", dtype=Int64)],
+        mode="python",
+    )
+    def derived(columns: dict[str, Any]) -> dict[str, Any]:
+        pairs = list(zip(columns["x"], columns["hour"], strict=True))
+        return {
+            "ratio": [None if x is None or hour is None else x / hour for x, hour in pairs],
+            "twice": [None if n is None else 2 * n for n in columns["n"]],
+        }
+
+    return derived
+
+
+def test_an_on_demand_view_gets_none_for_null_and_keeps_every_bit(make: Make, tmp_path: Path) -> None:
+    values = [0.1, math.pi, -0.0, 5e-324, math.inf]
+    write(tmp_path / "rows.parquet", versions(*((n, NOON, NOON, 2**53 + n, x) for n, x in enumerate(values))))
+    store = make(CUSTOMER, stats := view(), on_demand(stats))
+    rows = asking(*((n, NOON) for n in range(6))).with_columns(hour=pl.Series([7, 3, 1, 1, None, 1]))
+    job = ask(store, rows, "derived:ratio", "derived:twice", "stats:x")
+    expected = [(0.1 / 7).hex(), (math.pi / 3).hex(), "-0x0.0p+0", (5e-324).hex(), None, None]
+    for found in (job.to_polars(), pl.DataFrame(job.to_arrow())):
+        assert [x if x is None else x.hex() for x in found["ratio"]] == expected
+        assert [x if x is None else x.hex() for x in found["x"]] == [*(x.hex() for x in values), None]
+        assert found["twice"].to_list() == [2 * (2**53 + n) for n in range(5)] + [None]
+
+
+def test_an_on_demand_feature_has_its_declared_type_also_when_all_is_null(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, stats := view(), on_demand(stats))
+    rows = asking((9, NOON)).with_columns(hour=1)
+    found = ask(store, rows, "derived:ratio", "derived:twice", full_feature_names=True).to_polars()
+    assert found.schema["derived__ratio"] == pl.Float64
+    assert found.schema["derived__twice"] == pl.Int64
+    with pytest.raises(Exception, match="hour not found in the entity dataframe"):
+        ask(store, asking((9, NOON)), "derived:ratio")
+
+
+def test_columns_that_only_an_on_demand_view_needs_come_in_the_order_of_its_sources(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, stats := view(), on_demand(stats))
+    found = ask(store, asking((1, NOON)).with_columns(hour=1), "derived:ratio").to_polars()
+    assert found.columns == ["id", "event_timestamp", "hour", "n", "x", "ratio"]
+
+
+@pytest.mark.parametrize("latest", [True, False], ids=["pull_latest", "pull_all"])
+def test_materialising_a_span_puts_the_latest_version_in_it_online(make: Make, tmp_path: Path, latest: bool) -> None:
+    hour = timedelta(hours=1)
+    write(
+        tmp_path / "rows/1.parquet",
+        versions((1, NOON, NOON + hour, 2, 0.1), (1, NOON, NOON, 1, 9.0), (2, NOON - hour, NOON, 5, None)),
+    )
+    write(
+        tmp_path / "rows/2.parquet", versions((1, NOON + MICRO, NOON, 3, 9.0), (3, NOON - hour - MICRO, NOON, 6, 0.5))
+    )
+    store = make(CUSTOMER, view(source=source("rows")), materialization={"pull_latest_features": latest})
+    store.materialize(NOON - hour, NOON)
+    found = store.get_online_features(["stats:n", "stats:x"], [{"id": n} for n in (1, 2, 3)]).to_dict()
+    assert found["n"] == [2, 5, None]
+    assert found["x"][0] == 0.1
+    assert found["x"][2] is None
+    store.materialize(NOON + hour, NOON + 2 * hour)  # nothing in it: nothing changes
+    assert store.get_online_features(["stats:n"], [{"id": 1}]).to_dict()["n"] == [2]
+
+
+@pytest.mark.filterwarnings("ignore:(Saving|Retrieving) dataset is an experimental feature:RuntimeWarning")
+def test_a_saved_dataset_comes_back_as_it_was_saved(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, stats := view(), on_demand(stats))
+    rows = asking((2, NOON + MICRO), (1, NOON)).with_columns(hour=2)
+    job = ask(store, rows, "stats:n", "derived:ratio")
+    storage = SavedDatasetFileStorage("saved/set.parquet")
+    saved = store.create_saved_dataset(job, "set", storage)
+    assert saved.to_df()["n"].tolist() == [pd.NA, 7]
+    assert pl.read_parquet(tmp_path / "saved/set.parquet").equals(job.to_polars())
+    assert [p.name for p in (tmp_path / "saved").iterdir()] == ["set.parquet"]
+    with pytest.raises(SavedDatasetLocationAlreadyExists):
+        job.persist(storage)
+    with pytest.raises(UserError, match=r"path that ends in .parquet"):
+        job.persist(SavedDatasetFileStorage("saved"))
+
+
+def test_the_join_itself_does_not_import_feast() -> None:
+    code = "import sys, lockstep.polars_join, lockstep.polars_history; sys.exit('feast' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- all of it against a plain oracle ---------------------------------------------------------------------------------
+
+HOUR = timedelta(hours=1)
+TIMES = [NOON + hours * HOUR + micros * MICRO for hours in (0, 1, 2) for micros in (-1, 0, 1)]
+Row = dict[str, Any]
+
+
+def rows_of(**columns: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Row]]:
+    return st.lists(st.fixed_dictionaries(columns), max_size=12)
+
+
+maybe = st.one_of(st.none(), st.sampled_from(TIMES))
+ids = st.one_of(st.none(), st.integers(1, 2))
+history = rows_of(
+    id=ids,
+    k=st.sampled_from("ab"),
+    at=maybe,
+    made=maybe,
+    n=st.one_of(st.none(), st.integers(0, 2)),
+    x=st.sampled_from([0.1, 0.2]),
+)
+TYPES = {"id": pl.Int64, "k": pl.String, "at": INSTANT, "made": INSTANT, "n": pl.Int64, "x": pl.Float64}
+ASKED = {"id": pl.Int64, "k": pl.String, "when": INSTANT, "label": pl.Int64}
+
+
+def oracle(asked: Row, rows: list[Row], keys: list[str], ttl: timedelta | None, known: bool) -> Row:
+    """Return the winning row, read off the definition."""
+
+    def rank(row: Row) -> list[tuple[bool, Any]]:
+        return [(row[c] is not None, row[c] or 0) for c in ("at", "made", *sorted(row))]
+
+    def counts(row: Row) -> bool:
+        if row["at"] is None or any(row[key] is None or row[key] != asked[key] for key in keys):
+            return False
+        if known and (row["made"] is None or row["made"] > asked["when"]):
+            return False
+        return row["at"] <= asked["when"] and (ttl is None or row["at"] >= asked["when"] - ttl)
+
+    if asked["when"] is None:
+        return {"n": None, "x": None}
+    return max(
+        filter(counts, rows), key=lambda row: [(a, b if a else 0) for a, b in rank(row)], default={"n": None, "x": None}
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[FeatureStore, Path]:
+    """Return one store for all examples, which rewrite its files."""
+    home = tmp_path_factory.mktemp("shop")
+    second = Entity(name="second", join_keys=["k"], value_type=ValueType.STRING)
+    store = FeatureStore(
+        config=RepoConfig(
+            project="shop",
+            provider="local",
+            registry=str(home / "registry.db"),
+            offline_store={"type": "lockstep.polars_store.PolarsOfflineStore"},
+            entity_key_serialization_version=3,
+            repo_path=home,
+        )
+    )
+    one = view("one", ttl=HOUR, source=source("one"))
+    two = view(
+        "two", entities=[CUSTOMER, second], source=source("two"), schema=[*SCHEMA, Field(name="k", dtype=String)]
+    )
+    store.apply([CUSTOMER, second, one, two])
+    return store, home
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=rows_of(id=ids, k=st.sampled_from("abc"), when=maybe, label=st.one_of(st.none(), st.integers(0, 9))),
+    one=history,
+    two=history,
+    cut=st.integers(0, 12),
+    known=st.booleans(),
+)
+def test_every_answer_is_the_one_of_a_plain_reading_of_the_rules(  # noqa: PLR0917 - Hypothesis passes by name
+    shop: tuple[FeatureStore, Path], asked: list[Row], one: list[Row], two: list[Row], cut: int, known: bool
+) -> None:
+    store, home = shop
+    for name, rows in (("one", one), ("two", two)):
+        for part, some in enumerate((rows[:cut], rows[cut:])):
+            write(home / name / f"{part}.parquet", pl.DataFrame(some, schema=TYPES))
+    frame = pl.DataFrame(asked, schema=ASKED)
+    features = ["two:n", "one:n", "one:x", "two:x"]
+    found = store.get_historical_features(frame, features, full_feature_names=True, filter_by_created_timestamp=known)
+    expected = []
+    for row in asked:
+        first, second = oracle(row, one, ["id"], HOUR, known), oracle(row, two, ["id", "k"], None, known)
+        expected.append((*row.values(), second["n"], first["n"], first["x"], second["x"]))
+    types = {"two__n": pl.Int64, "one__n": pl.Int64, "one__x": pl.Float64, "two__x": pl.Float64}
+    truth = pl.DataFrame(expected, schema={**ASKED, **types}, orient="row")
+    assert found.to_polars().equals(truth)
+    assert found.to_polars().schema == truth.schema
+    assert pl.DataFrame(found.to_arrow()).equals(truth)
