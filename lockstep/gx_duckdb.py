@@ -1,12 +1,14 @@
 """Great Expectations on DuckDB: the one place that mends what the two do not yet do together.
 
 Great Expectations 1.24 has no DuckDB data source (great-expectations/great_expectations#10738 and #11579, both closed;
-an engine of its own is open as PR #12084). Through duckdb-engine 0.17 on SQLAlchemy 2.0 two things are missing:
+an engine of its own is open as PR #12084). Through duckdb-engine 0.17 on SQLAlchemy 2.0 three things are missing:
 
 1. Great Expectations reads results after it has left ``with engine.connect()``, and duckdb-engine has forgotten them by
    then: every expectation fails with ``IndexError: list index out of range``. One connection is kept instead.
 2. It knows neither DuckDB's types nor its regular expressions: `_Dialect` names the types as contracts do and says
    that ``~`` works as in PostgreSQL, whose dialect duckdb-engine builds on.
+3. duckdb-engine quotes what PostgreSQL reserves; DuckDB reserves other words, such as ``at``: a column of that name is
+   a syntax error.
 
 (On SQLAlchemy 2.1 reflection breaks as well.) A strict xfail test tells when this file can go.
 """
@@ -44,6 +46,12 @@ class _Dialect:
     bool = sa.Boolean
 
 
+def _reserved_words() -> set[str]:
+    query = "select keyword_name from duckdb_keywords() where keyword_category <> 'unreserved'"
+    with duckdb.connect() as connection:
+        return {word for (word,) in connection.execute(query).fetchall()}
+
+
 class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
     """An engine that keeps its one connection."""
 
@@ -52,6 +60,7 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.dialect_module = _Dialect
+        self.engine.dialect.identifier_preparer.reserved_words = _reserved_words()
 
     @contextmanager
     def get_connection(self) -> Iterator[Any]:

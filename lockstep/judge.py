@@ -5,7 +5,7 @@ The second opinion on `lockstep.masks`: another compiler, another engine, the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from lockstep.errors import GuaranteeError
 from lockstep.masks import finite_bounds, whole
 
 __all__ = ["Judgement", "judge", "suite"]
+
+_MINE = "(select * from {batch}) as mine"
+"""The batch under a name of ours: Great Expectations may or may not give it one of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequen
     views = {contract.table: files, **{_landed(t): f for t, f in others.items() if f}}
     with batches(views) as found_in:
         batch = found_in[contract.table]
-        result = batch.validate(suite(contract, {*views}), result_format="BASIC")
         rows = int(batch.validate(_row_count(), result_format="BASIC").result["observed_value"])
+        result = batch.validate(suite(contract, {*views}), result_format="BASIC")
+    _check_ran(result.results)
     found = {r.expectation_config.meta["rule"]: _judgement(r, rows) for r in result.results}
     if len(result.results) != len(contract.rules) or set(found) != {r.name for r in contract.rules}:
         raise GuaranteeError(
@@ -125,12 +129,12 @@ def _unknown(rule: Rule, views: Collection[str]) -> str:
     complete = " and ".join(f'mine."{c}" is not null' for c in rule.columns)
     view = _landed(rule.params["table"])
     if view not in views:  # the other table has no rows at all
-        return f"select mine.* from {{batch}} as mine where {complete}"  # noqa: S608 - names come from contracts
+        return f"select mine.* from {_MINE} where {complete}"  # noqa: S608 - names come from contracts
     theirs = ", ".join(f'"{c}"' for c in rule.params["columns"])
     pairs = zip(rule.columns, rule.params["columns"], strict=True)
     same = " and ".join(f'theirs."{b}" = mine."{a}"' for a, b in pairs)
     return (
-        "select mine.* from {batch} as mine left join "  # noqa: S608 - names come from contracts
+        f"select mine.* from {_MINE} left join "  # noqa: S608 - names come from contracts
         f'(select {theirs}, min(_landing_day) as _since from "{view}" group by {theirs}) as theirs '
         f"on {same} where {complete} and (_since is null or _since > mine._landing_day)"
     )
@@ -147,15 +151,21 @@ def _row_count() -> Any:
     return gxe.ExpectTableRowCountToBeBetween(min_value=0)
 
 
-def _judgement(result: Any, rows: int) -> Judgement:
-    """Read one result; an expectation that could not run is an error, never a failed rule."""
-    config = result.expectation_config
-    if error := _exception(result.exception_info):
+def _check_ran(results: Sequence[Any]) -> None:
+    """Raise when an expectation could not run: that is an error, never a failed rule."""
+    errors = [(r.expectation_config.meta["rule"], e) for r in results for e in _exceptions(r.exception_info)]
+    # A query that fails aborts the transaction, and every later one then says so: the cause is another.
+    causes = [e for e in errors if "Current transaction is aborted" not in e[1]] or errors
+    if causes:
+        rule, message = causes[0]
         raise GuaranteeError(
-            "Great Expectations could not judge a rule", where=config.meta["rule"], found=error,
-            do="See lockstep/gx_duckdb.py.",
-        )  # fmt: skip
-    found = result.result
+            "Great Expectations could not judge a rule", where=rule, found=message, do="See lockstep/gx_duckdb.py."
+        )
+
+
+def _judgement(result: Any, rows: int) -> Judgement:
+    """Read one result."""
+    config, found = result.expectation_config, result.result
     if config.type == "unexpected_rows_expectation":
         count = found["observed_value"]
     else:
@@ -163,9 +173,8 @@ def _judgement(result: Any, rows: int) -> Judgement:
     return Judgement(config.meta["rule"], config.type, bool(result.success), int(count), rows)
 
 
-def _exception(info: Mapping[str, Any] | None) -> str | None:
-    """Return the message of an exception that Great Expectations kept, flat or by metric."""
+def _exceptions(info: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield the messages of exceptions that Great Expectations kept, flat or by metric."""
     for one in [info or {}, *(v for v in (info or {}).values() if isinstance(v, dict))]:
         if one.get("raised_exception"):
-            return " ".join(str(one.get("exception_message")).split())
-    return None
+            yield " ".join(str(one.get("exception_message")).split())

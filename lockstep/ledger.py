@@ -68,13 +68,13 @@ def _lines(root: Path, data: str) -> dict[str, str]:
     landings = read_landings(root / "landings.csv")
     validation, features = read_json(artifacts / "validation.json"), read_json(artifacts / "features.json")
     dataset = read_json(artifacts / "dataset/dataset.json")
-    total = validation["totals"]
+    total = validation["total"]
     views = features["views"].values()
     named = sum(len(v["features"]) for v in views)
     days = {line.landing_day for line in landings}
     lines = {
         "landings": f"{len(landings)} sealed partitions of {len(days)} days, data {data[:12]}",
-        "rows": f"{total['rows_in']:,} in = {total['rows_out']:,} out + {total['quarantined']:,} quarantined"
+        "rows": f"{total['rows']:,} in = {total['clean']:,} out + {total['quarantined']:,} quarantined"
         f" + {total['duplicates']:,} duplicates",
         "features": f"{named} features x {max(v['snapshots'] for v in views)} days,"
         f" {features['hashes']['features'][:12]}",
@@ -91,4 +91,4 @@ def _judged(artifacts: Path) -> list[tuple[str, dict[str, Any]]]:
     models = [(p.parent.name, read_json(p)) for p in sorted((artifacts / "evaluate").glob("*/metrics.json"))]
     models.sort(key=lambda m: -m[1]["auc"])
     baselines = read_json(artifacts / "baselines/baselines.json")
-    return models + sorted(baselines["metrics"].items(), key=lambda m: -m[1]["auc"])
+    return models + sorted(baselines.items(), key=lambda m: -m[1]["auc"])

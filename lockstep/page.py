@@ -15,9 +15,9 @@ from lockstep.files import read_json, write_text
 __all__ = ["write_page"]
 
 PLOTS = {
-    "roc": ("ROC", "false_positive_rate", "true_positive_rate", True),
+    "roc": ("ROC", "fpr", "tpr", True),
     "precision_recall": ("Precision and recall", "recall", "precision", False),
-    "calibration": ("Calibration by decile", "predicted", "observed", True),
+    "calibration": ("Calibration by decile", "mean_score", "observed", True),
     "by_cutoff": ("AUC by cut-off", "cutoff", "auc", False),
 }
 """For each file of rows: its title, its axes, and whether the diagonal is drawn."""
@@ -30,7 +30,7 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     artifacts = root / "artifacts"
     models = sorted(p.name for p in (artifacts / "evaluate").iterdir() if p.is_dir())
     metrics = {m: read_json(artifacts / "evaluate" / m / "metrics.json") for m in models}
-    metrics |= read_json(artifacts / "baselines/baselines.json")["metrics"]
+    metrics |= read_json(artifacts / "baselines/baselines.json")
     env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
     html = env.get_template("page.html").render(
         ledger=ledger,
@@ -57,7 +57,7 @@ def _plot(artifacts: Path, models: list[str], name: str) -> str:
             axes.axline((0, 0), slope=1, color="#bbb", linewidth=1)
         for model in models:
             rows = pl.read_csv(artifacts / "evaluate" / model / f"{name}.csv", try_parse_dates=True)
-            axes.plot(rows[x].to_list(), rows[y].to_list(), label=model, marker="." if rows.height < 50 else None)
+            axes.plot(rows[x].to_list(), rows[y].to_list(), label=model, marker="." if rows.height < 50 else "")
         axes.set(title=title, xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
         axes.tick_params(axis="x", rotation=30 if x == "cutoff" else 0)
         axes.legend(frameon=False)

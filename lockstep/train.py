@@ -148,6 +148,9 @@ def _grid(early: pl.DataFrame, late: pl.DataFrame, columns: Columns, model: Mode
 
     What decides is the published number: the record explains the choice.
     """
+    both = sorted(set(model.fixed) & set(model.grid))
+    if both:
+        raise SettingsError(f"{both[0]!r} both in fixed and in grid", where="models in params.yaml", do="Keep one.")
     x, y, preprocess = _matrix(early, columns, model, seed)
     later, label = preprocess.transform(late.select(columns.features.keys()), allow_nulls=True), _labels(late)
     scores = []

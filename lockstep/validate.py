@@ -266,7 +266,11 @@ def main() -> int:
         found = project()
         landings = read_landings(found.root / "landings.csv")
         report = validate(
-            found.root / "data", landings, load_contracts(found.folder("contracts")), found.settings.clock, found.root / "artifacts"
+            found.root / "data",
+            landings,
+            load_contracts(found.folder("contracts")),
+            found.settings.clock,
+            found.root / "artifacts",
         )
     except LockstepError as e:
         sys.stderr.write(f"{e}\n")

@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from scipy.integrate import dblquad
-from scipy.stats import beta, gamma
+from scipy.special import roots_genlaguerre, roots_jacobi
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 
@@ -182,7 +181,8 @@ def test_an_empty_grid_is_one_candidate():
     ("change", "error", "message"),
     [
         ({"fixed": {"max_leaf_node": 4}}, SettingsError, "unknown hyperparameter 'max_leaf_node'.*'max_leaf_nodes'"),
-        ({"fixed": {"max_iter": -1}}, SettingsError, "hyperparameters that do not fit.*max_iter"),
+        ({"fixed": {"max_leaf_nodes": -1}}, SettingsError, "hyperparameters that do not fit.*max_leaf_nodes"),
+        ({"fixed": {"max_iter": 5}}, SettingsError, "'max_iter' both in fixed and in grid"),
         ({"grid": {"random_state": [1]}}, SettingsError, r"a seed of its own.*Set train\.seed"),
         ({"estimator": "logistic_regression", "fixed": {}, "grid": {}}, SettingsError, "takes no nulls.*Add impute"),
     ],
@@ -218,30 +218,32 @@ def test_an_unknown_model_or_service_is_named_with_the_nearest():
 # --- baselines
 
 
-def conditional(lam, p, seen):
-    """The likelihood of one customer whose rate and chance to drop out are known (their equation 3)."""
-    x, t_x, t = seen
-    stays = (1 - p) ** x * lam**x * math.exp(-lam * t)
-    return stays + (p * (1 - p) ** (x - 1) * lam**x * math.exp(-lam * t_x) if x > 0 else 0)
-
-
 SHAPE = Shape(r=1.4, alpha=6.0, a=1.3, b=2.7)
 
 
 def integral(function):
-    """Integrate over the Gamma of rates and the Beta of chances to drop out."""
-    weight = lambda lam, p: gamma.pdf(lam, SHAPE.r, scale=1 / SHAPE.alpha) * beta.pdf(p, SHAPE.a, SHAPE.b)  # noqa: E731
-    return dblquad(lambda lam, p: function(lam, p) * weight(lam, p), 0, 1, 0, 20, epsabs=1e-13, epsrel=1e-9)[0]
+    """Integrate over the Gamma of rates and the Beta of chances to drop out, by Gauss' rules for these weights."""
+    rate, rate_weight = roots_genlaguerre(60, SHAPE.r - 1)
+    leave, leave_weight = roots_jacobi(60, SHAPE.b - 1, SHAPE.a - 1)
+    weights = np.outer(rate_weight / rate_weight.sum(), leave_weight / leave_weight.sum())
+    return (function(rate[:, None] / SHAPE.alpha, (leave[None, :] + 1) / 2) * weights).sum()
 
 
 @pytest.mark.parametrize("seen", [(0, 0.0, 9.0), (1, 4.0, 9.0), (5, 8.0, 9.0)])
 def test_bg_nbd_is_the_integral_that_it_solves(seen):
+    x, t_x, t = seen
     one = Purchases(*(np.array([float(v)]) for v in seen))
-    likelihood = integral(lambda lam, p: conditional(lam, p, seen))
-    assert math.exp(log_likelihood(SHAPE, one)[0]) == pytest.approx(likelihood, rel=1e-6)
-    x, _, t = seen
-    buys = lambda lam, p: (1 - p) ** x * lam**x * math.exp(-lam * t) * (1 - math.exp(-lam * 3))  # noqa: E731
-    assert no_purchase(SHAPE, one, 3)[0] == pytest.approx(1 - integral(buys) / likelihood, rel=1e-6)
+
+    def alive(rate, leave):  # their equation 3: one customer whose rate and chance to drop out are known
+        return (1 - leave) ** x * rate**x * np.exp(-rate * t)
+
+    def gone(rate, leave):
+        return leave * (1 - leave) ** (x - 1) * rate**x * np.exp(-rate * t_x) if x else 0 * rate * leave
+
+    likelihood = integral(alive) + integral(gone)
+    assert math.exp(log_likelihood(SHAPE, one)[0]) == pytest.approx(likelihood, rel=1e-8)
+    buys = integral(lambda rate, leave: alive(rate, leave) * (1 - np.exp(-rate * 3)))
+    assert no_purchase(SHAPE, one, 3)[0] == pytest.approx(1 - buys / likelihood, rel=1e-8)
 
 
 def test_bg_nbd_finds_the_parameters_that_made_the_purchases():

@@ -1,0 +1,112 @@
+"""The shape of the tree: which way imports point, what stages depend on, that names and zones agree."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lockstep.closure import closure, closure_hash
+from lockstep.deps import check_deps, write_deps
+from lockstep.errors import DefinitionError, SettingsError
+from lockstep.graph import stages
+from lockstep.project import Project, project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name.split(".")[0] for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize(("package", "never"), [("lockstep", {"features", "flows"}), ("features", {"flows"})])
+def test_imports_point_one_way(package, never):
+    for path in sorted((ROOT / package).rglob("*.py")):
+        assert not imports(path) & never, path
+
+
+def test_the_code_dependencies_of_every_stage_are_its_import_closure():
+    assert check_deps(project(ROOT)) == {}
+
+
+def test_every_stage_depends_on_the_lock():
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        assert "requirements.lock" in stage["deps"], name
+
+
+def test_the_zone_of_feast_is_the_zone_of_the_settings():
+    store = yaml.safe_load((ROOT / "features/feature_store.yaml").read_text())
+    assert store["offline_store"]["ttl_zone"] == project(ROOT).settings.zone
+
+
+def test_the_graph_lists_stages_after_what_they_wait_for():
+    graph = stages(ROOT)
+    assert set(graph) == {
+        "validate", "features", "dataset", "baselines", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full",
+    }  # fmt: skip
+    done = set()
+    for name, waits in graph.items():
+        assert set(waits) <= done, name
+        done.add(name)
+    assert set(graph["evaluate@full"]) >= {"train@full", "baselines", "dataset"}
+    assert "train@rfm" not in graph["evaluate@full"]
+
+
+@pytest.fixture
+def small(tmp_path):
+    files = {
+        "lib/__init__.py": "",
+        "lib/a.py": "import os\nfrom lib import b\n\ndef f(p):\n    from .c import x\n    return p.load('views')\n",
+        "lib/b.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import lib.d\n",
+        "lib/c.py": "x = 1\n",
+        "lib/c.schema.json": "{}\n",
+        "lib/d.py": "y = 1\n",
+        "mine/__init__.py": "'''Mine.'''\n",
+        "mine/views.py": "v = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return Project(tmp_path, {"views": ["mine.views"]})
+
+
+def test_a_closure_follows_imports_at_any_depth_and_the_names_a_project_gives(small):
+    assert closure(small, "lib.a") == ["lib/a.py", "lib/b.py", "lib/c.py", "lib/c.schema.json", "mine/__init__.py", "mine/views.py"]
+    before = closure_hash(small, "lib.a")
+    (small.root / "lib/d.py").write_text("y = 2\n")
+    assert closure_hash(small, "lib.a") == before
+    (small.root / "mine/views.py").write_text("v = 2\n")
+    assert closure_hash(small, "lib.a") != before
+
+
+def test_a_missing_and_a_needless_dependency_are_told_and_mended(small):
+    (small.root / "dvc.yaml").write_text("# kept\nstages:\n  s:\n    cmd: python -m lib.a\n    deps: [data, lib/d.py, lib/a.py]\n")
+    missing, needless = check_deps(small)["s"]
+    assert (missing[0], needless) == ("lib/b.py", ["lib/d.py"])
+    write_deps(small)
+    assert check_deps(small) == {}
+    assert (small.root / "dvc.yaml").read_text().startswith("# kept\n")
+
+
+def test_a_role_that_is_not_named_or_cannot_be_imported_says_so(tmp_path):
+    with pytest.raises(SettingsError, match=r"no 'view' in \[tool.lockstep\].*Did you mean 'views'"):
+        Project(tmp_path, {"views": []}).modules("view")
+    with pytest.raises(DefinitionError, match="cannot import nowhere"):
+        Project(tmp_path, {"views": ["nowhere.at_all"]}).load("views")
+    with pytest.raises(SettingsError, match="not inside a Lockstep project"):
+        project(tmp_path)
+
+
+def test_the_command_line_loads_nothing_heavy():
+    code = "import sys, json, lockstep.cli, lockstep.run; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert not {"feast", "prefect", "great_expectations", "sklearn", "dvc", "pandas", "matplotlib"} & set(loaded)

@@ -1,0 +1,365 @@
+"""The validate stage on small tables: every row is accounted for, every planted fault ends where the contract says."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from lockstep import validate as stage
+from lockstep.clock import INSTANT, Zone
+from lockstep.contract import load_contracts
+from lockstep.errors import DataError, GuaranteeError
+from lockstep.files import tree_hash
+from lockstep.landings import EMPTY, Landing
+from lockstep.validate import validate
+
+# great_expectations 1.24 imports `sre_constants`, which Python 3.11 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
+
+ZONE = Zone("America/New_York")
+D = [date(2020, 3, 7) + timedelta(days=n) for n in range(5)]
+
+LINES = """
+table: lines
+version: 1
+owner: tests
+event_time: at
+key: [basket, item]
+calendar: daily
+lateness: {days: 2, then: flag}
+columns:
+  basket: {type: int64}
+  item: {type: int64}
+  at: {type: instant}
+  price: {type: int64, range: [0, null]}
+  pieces: {type: int64, nullable: {then: impute, value: 1}, range: {between: [0, 10], then: cap}}
+rules:
+  - {name: item_known, kind: references, columns: [item], params: {table: items, columns: [item]}, then: flag}
+"""
+ITEMS = """
+table: items
+version: 1
+owner: tests
+event_time: null
+key: [item]
+calendar: irregular
+lateness: {days: null, then: flag}
+columns: {item: {type: int64}, name: {type: string, nullable: true}}
+"""
+
+
+class Shop:
+    """A project's data folder with its ledger, written by hand."""
+
+    def __init__(self, root, lines=LINES, **more):
+        self.root, self.landings = root, []
+        (root / "contracts").mkdir()
+        for name, text in {"lines": lines, "items": ITEMS, **more}.items():
+            (root / "contracts" / f"{name.replace('__', '.')}.yaml").write_text(text)
+        self.contracts = load_contracts(root / "contracts")
+
+    def land(self, table, day, *rows, version=1):
+        """Write a partition; `rows` are mappings of what differs from a good row."""
+        contract = self.contracts[table].at(version)
+        good = {"basket": 1, "item": 1, "at": ZONE.start(day) + timedelta(hours=9), "price": 100, "pieces": 1,
+                "name": "milk", "_deleted": False}  # fmt: skip
+        schema = contract.schema()
+        records = [{c: {**good, **row}.get(c) for c in schema} for row in rows]
+        path = self.root / "data" / table / f"{day}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pl.DataFrame(records, schema).write_parquet(path)
+        self.landings.append(Landing(table, day, len(rows), "md5", "sha256", version))
+        return path
+
+    def validate(self, *, expectations=False):
+        return validate(
+            self.root / "data", self.landings, self.contracts, ZONE, self.root / "out", expectations=expectations
+        )
+
+    def clean(self, table="lines"):
+        files = sorted((self.root / "out" / "clean" / table).glob("*.parquet"))
+        return pl.concat([pl.read_parquet(f) for f in files])
+
+    def quarantined(self, table="lines"):
+        return pl.read_parquet(self.root / "out" / "quarantine" / f"{table}.parquet")
+
+
+@pytest.fixture
+def shop(tmp_path):
+    shop = Shop(tmp_path)
+    shop.land("items", D[0], {"item": 1}, {"item": 2})
+    return shop
+
+
+def counts(report, table="lines"):
+    """What a table's report counts, without the zeros."""
+    names = ("rows", "clean", "quarantined", "duplicates", "late", "corrections", "deletions", "bad")
+    return {n: report["tables"][table][n] for n in names if report["tables"][table][n]}
+
+
+def broken(report, table="lines"):
+    return {name: r["broken"] for name, r in report["tables"][table]["rules"].items() if r["broken"]}
+
+
+def test_honest_rows_pass_and_keep_their_landing_day(shop):
+    shop.land("lines", D[0], {"item": 2}, {"item": 1})
+    shop.land("lines", D[1], {"basket": 2})
+    report = shop.validate()
+    assert counts(report) == {"rows": 3, "clean": 3}
+    assert shop.clean().select("_landing_day", "basket", "item").rows() == [(D[0], 1, 1), (D[0], 1, 2), (D[1], 2, 1)]
+    assert shop.quarantined().is_empty()
+    assert shop.quarantined().columns == [*shop.contracts["lines"].schema(), "_landing_day", "rule"]
+    assert report == json.loads((shop.root / "out" / "validation.json").read_text())
+    assert report["total"]["good_share"] == 1.0
+
+
+def test_each_action_does_what_it_says(shop):
+    shop.land(
+        "lines", D[1],
+        {"basket": 1, "price": -1},
+        {"basket": 2, "pieces": None},
+        {"basket": 3, "pieces": 99},
+        {"basket": 4, "item": 3},
+        {"basket": 5},
+    )  # fmt: skip
+    report = shop.validate(expectations=True)
+    assert broken(report) == {"price.range": 1, "pieces.not_null": 1, "pieces.range": 1, "item_known": 1}
+    assert shop.clean().select("basket", "pieces").rows() == [(2, 1), (3, 10), (4, 1), (5, 1)]
+    assert shop.quarantined().select("basket", "price", "rule").rows() == [(1, -1, "price.range")]
+    lines = report["tables"]["lines"]
+    assert lines["bad"] == 3, "a flag is no fault, a repair is"
+    assert lines["good_share"] == 2 / 5
+    assert lines["great_expectations"] == {"expectations": 16, "agree": 16}
+
+
+def test_a_broken_fail_rule_stops_the_stage_and_leaves_yesterdays_output(shop):
+    shop.land("lines", D[0], {})
+    shop.validate()
+    before = tree_hash(shop.root / "out")
+    shop.land("lines", D[1], {"price": None}, {"item": 2})
+    with pytest.raises(
+        DataError, match=r"1 of 3 rows break the rule 'price.not_null' in table lines: .*_landing_day=2020"
+    ):
+        shop.validate()
+    assert tree_hash(shop.root / "out") == before
+    assert DataError.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.rename({"price": "prices"}), "column renamed in data/lines/2020-03-07.parquet: expected price,"),
+        (lambda f: f.drop("price"), "column missing in data/lines/2020-03-07.parquet: expected price, found nothing"),
+        (lambda f: f.with_columns(pl.col("price").cast(pl.Float64)), "expected price as Int64, found Float64"),
+        (lambda f: f.with_columns(note=1), "column not in the contract in data/lines/2020-03-07.parquet"),
+        (lambda f: f.vstack(f), "other rows than sealed in data/lines/2020-03-07.parquet: expected 1 rows, found 2"),
+    ],
+)  # fmt: skip
+def test_a_partition_of_another_shape_is_refused_by_name(shop, change, message):
+    path = shop.land("lines", D[0], {})
+    change(pl.read_parquet(path)).write_parquet(path)
+    with pytest.raises(DataError) as e:
+        shop.validate()
+    assert message in str(e.value)
+    assert not (shop.root / "out").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 40, -1])
+def test_an_empty_or_truncated_or_missing_file_is_refused_by_name(shop, keep):
+    path = shop.land("lines", D[0], {})
+    if keep < 0:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"cannot read parquet in .*data/lines/2020-03-07.parquet"):
+        shop.validate()
+
+
+def test_a_row_from_the_future_is_quarantined_and_counted(shop):
+    shop.land(
+        "lines", D[1], {"at": ZONE.start(D[2])}, {"basket": 2, "at": ZONE.start(D[2]) - timedelta(microseconds=1)}
+    )
+    report = shop.validate()
+    assert counts(report) == {"rows": 2, "clean": 1, "quarantined": 1, "bad": 1}
+    assert broken(report) == {"future": 1}
+    assert shop.quarantined()["rule"].to_list() == ["future"]
+
+
+def test_a_duplicate_basket_line_is_dropped_and_counted(shop):
+    shop.land("lines", D[0], {}, {})
+    at = ZONE.start(D[0]) + timedelta(hours=9)
+    shop.land("lines", D[1], {"at": at})
+    assert counts(shop.validate()) == {"rows": 3, "clean": 1, "duplicates": 2}
+
+
+def test_other_content_of_one_line_on_one_day_is_quarantined(shop):
+    shop.land("lines", D[0], {"price": 1}, {"price": 2}, {"basket": 2})
+    report = shop.validate()
+    assert counts(report) == {"rows": 3, "clean": 1, "quarantined": 2, "bad": 2}
+    assert shop.quarantined()["rule"].to_list() == ["conflict", "conflict"]
+
+
+def test_corrections_deletions_and_late_rows_stay_in_clean_and_are_counted(shop):
+    at = ZONE.start(D[0]) + timedelta(hours=9)
+    shop.land("lines", D[0], {})
+    shop.land("lines", D[2], {"price": 7, "at": at})
+    shop.land("lines", D[3], {"price": 7, "at": at, "_deleted": True})
+    report = shop.validate()
+    assert counts(report) == {"rows": 3, "clean": 3, "late": 1, "corrections": 1, "deletions": 1}
+    assert broken(report) == {"late": 1}
+    assert shop.clean()["price"].to_list() == [100, 7, 7]
+
+
+def test_what_no_cap_can_mend_is_quarantined(tmp_path):
+    shop = Shop(
+        tmp_path, LINES.replace("pieces: {type: int64, nullable: {then: impute, value: 1}", "pieces: {type: float64")
+    )
+    shop.land("lines", D[0], {"pieces": float("nan")}, {"basket": 2, "pieces": 11.0})
+    report = shop.validate()
+    assert shop.quarantined()["rule"].to_list() == ["pieces.range"]
+    assert shop.clean()["pieces"].to_list() == [10.0]
+    assert counts(report)["bad"] == 2
+
+
+def test_rows_are_judged_by_the_contract_in_force_on_their_landing_day(tmp_path):
+    newer = LINES.replace("version: 1", "version: 2").replace("range: [0, null]}", "range: [50, null]}")
+    newer = newer.replace("rules:", "  shelf: {type: string, nullable: true}\nrules:")
+    shop = Shop(tmp_path, newer, lines__v1=LINES)
+    shop.land("items", D[0], {"item": 1})
+    shop.land("lines", D[0], {"price": 1}, version=1)
+    shop.land("lines", D[1], {"basket": 2, "price": 1}, {"basket": 3}, version=2)
+    report = shop.validate(expectations=True)
+    assert shop.clean().select("basket", "shelf").rows() == [(1, None), (3, None)]
+    assert broken(report) == {"price.range": 1}
+    assert report["tables"]["lines"]["great_expectations"] == {"expectations": 16 + 17, "agree": 16 + 17}
+    shop.landings[-1] = shop.landings[-1]._replace(contract_version=3)
+    with pytest.raises(DataError, match="contract version 3 is gone"):
+        shop.validate()
+
+
+def test_a_day_sealed_as_empty_has_no_file_and_a_table_without_rows_an_empty_quarantine(tmp_path):
+    shop = Shop(tmp_path)
+    shop.landings.append(Landing("lines", D[0], 0, EMPTY, EMPTY, 1))
+    report = shop.validate()
+    assert counts(report) == {}
+    assert report["tables"]["lines"]["good_share"] is None
+    assert shop.quarantined().is_empty()
+    assert (tmp_path / "out" / "clean").is_dir()
+
+
+def test_a_landing_without_a_contract_is_refused(shop):
+    shop.landings.append(Landing("line", D[0], 0, EMPTY, EMPTY, 1))
+    with pytest.raises(DataError, match=r"no contract for table 'line' in landings.csv. Did you mean 'lines'\?"):
+        shop.validate()
+
+
+def test_masks_that_disagree_with_great_expectations_break_the_guarantee(shop, monkeypatch):
+    shop.land("lines", D[0], {"price": -1})
+
+    def never(contract, rows, _):
+        return pl.DataFrame({r.name: [False] * rows.height for r in contract.row_rules})
+
+    monkeypatch.setattr(stage, "broken", never)
+    with pytest.raises(GuaranteeError, match=r"disagree in rule 'price.range' of lines: expected 0 rows .* found 1 by"):
+        shop.validate(expectations=True)
+    assert not (shop.root / "out" / "clean").exists()
+
+
+def test_a_lost_row_is_a_broken_guarantee(shop, monkeypatch):
+    shop.land("lines", D[0], {}, {"item": 2})
+    fates = stage.fates
+    lost = pl.when(pl.int_range(pl.len()) > 0).then(pl.lit("lost")).otherwise("fate").alias("fate")
+    monkeypatch.setattr(stage, "fates", lambda *a: fates(*a).with_columns(lost))
+    with pytest.raises(GuaranteeError, match="rows were lost or won"):
+        shop.validate()
+    assert not (shop.root / "out" / "clean").exists()
+
+
+def test_a_day_that_is_gone_leaves_no_clean_file_behind(shop):
+    shop.land("lines", D[0], {})
+    shop.land("lines", D[1], {"basket": 2})
+    shop.validate()
+    shop.landings.pop()
+    shop.validate()
+    assert [p.name for p in (shop.root / "out" / "clean" / "lines").iterdir()] == ["2020-03-07.parquet"]
+
+
+def test_the_same_rows_give_the_same_bytes_in_any_order_and_with_any_number_of_threads(tmp_path):
+    hashes = []
+    for n, step in enumerate((1, -1)):
+        (tmp_path / str(n)).mkdir()
+        shop = Shop(tmp_path / str(n))
+        shop.land("items", D[0], {"item": 1})
+        rows = [{"basket": k % 150, "price": k % 2 - (k % 5 == 0)} for k in range(300)]
+        shop.land("lines", D[0], *rows[::step])
+        shop.land("lines", D[1], *rows[::step])
+        shop.validate()
+        hashes.append(tree_hash(shop.root / "out"))
+        code = (
+            "import sys; sys.path.insert(0, 'tests/code'); from pathlib import Path; import test_validate as t\n"
+            f"root = Path({str(shop.root)!r}); contracts = t.load_contracts(root / 'contracts')\n"
+            f"landings = [t.Landing(n, t.date.fromisoformat(d), r, 'x', 'x', 1) for n, d, r in "
+            f"{[(x.table, str(x.landing_day), x.rows) for x in shop.landings]!r}]\n"
+            "t.validate(root / 'data', landings, contracts, t.ZONE, root / 'again', expectations=False)"
+        )
+        repo = Path(__file__).resolve().parents[2]
+        env = {**os.environ, "POLARS_MAX_THREADS": "1", "PYTHONHASHSEED": str(n), "TZ": "Asia/Tokyo"}
+        subprocess.run([sys.executable, "-c", code], check=True, env=env, cwd=repo)
+        hashes.append(tree_hash(shop.root / "again"))
+    assert len(set(hashes)) == 1
+
+
+ROW = st.fixed_dictionaries({
+    "basket": st.integers(1, 3),
+    "price": st.sampled_from([-1, 1, 1, 2]),
+    "pieces": st.sampled_from([None, 1, 11]),
+    "at": st.sampled_from([ZONE.start(d) for d in D]),
+    "_deleted": st.booleans(),
+})  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(days=st.lists(st.lists(ROW, max_size=6), max_size=4))
+def test_rows_in_are_rows_kept_quarantined_and_dropped_whatever_lands(days, tmp_path_factory):
+    shop = Shop(tmp_path_factory.mktemp("shop"))
+    for day, rows in zip(D, days, strict=False):
+        if rows:
+            shop.land("lines", day, *rows)
+    report = shop.validate()
+    lines, total = report["tables"]["lines"], report["total"]
+    assert lines["rows"] == total["rows"] == sum(map(len, days))
+    assert lines["rows"] == lines["clean"] + lines["quarantined"] + lines["duplicates"]
+    assert lines["quarantined"] == shop.quarantined().height
+    if lines["clean"]:
+        clean = shop.clean()
+        assert clean.height == lines["clean"]
+        assert_frame_equal(
+            clean, clean.unique(["_landing_day", "basket", "item"]).sort("_landing_day", "basket", "item")
+        )
+        assert clean["pieces"].is_between(0, 10).all()
+        assert (clean["price"] >= 0).all()
+        assert clean.select((ZONE.day(pl.col("at")) <= pl.col("_landing_day")).all()).item()
+    assert clean_types(shop)
+
+
+def clean_types(shop):
+    wanted = {**shop.contracts["lines"].schema(), "_landing_day": pl.Date()}
+    files = (shop.root / "out" / "clean" / "lines").glob("*.parquet")
+    return all(dict(pl.read_parquet_schema(f)) == wanted for f in files) and wanted["_received_at"] == INSTANT
+
+
+def test_a_receipt_time_is_no_content(shop):
+    path = shop.land("lines", D[0], {}, {})
+    early, late = datetime(2020, 3, 7, 15, tzinfo=UTC), datetime(2020, 3, 7, 16, tzinfo=UTC)
+    rows = pl.read_parquet(path).with_columns(pl.Series("_received_at", [late, early], INSTANT))
+    rows.write_parquet(path)
+    assert counts(shop.validate()) == {"rows": 2, "clean": 1, "duplicates": 1}
+    assert shop.clean()["_received_at"].to_list() == [early]
