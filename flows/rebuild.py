@@ -4,6 +4,7 @@ Import it in a notebook (``from flows.rebuild import rebuild; rebuild()``), depl
 read from DVC and each stage runs as ``dvc repro`` would run it: a shell, a schedule and a notebook give the same bytes.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,4 +57,4 @@ def rebuild(root: str | None = None) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    stage(lambda: print(*(f"{name}: {how}" for name, how in rebuild().items()), sep="\n"))
+    sys.exit(stage(lambda: print(*(f"{name}: {how}" for name, how in rebuild().items()), sep="\n")))

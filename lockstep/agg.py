@@ -77,7 +77,9 @@ class Aggregation:
 
     def expr(self, day: date) -> pl.Expr:
         """Return the expression that computes it for snapshot `day`, inside a group of events in time order."""
-        mask = pl.lit(True) if self.where is None else self.where.fill_null(False)
+        mask = pl.col(EVENT_DAY).is_not_null()  # a column, not a literal: a sum of a literal counts one
+        if self.where is not None:
+            mask = mask & self.where.fill_null(False)
         if self.days is not None:
             mask = mask & (pl.col(EVENT_DAY) >= day - timedelta(days=self.days))
         if self.column is None:

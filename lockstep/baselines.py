@@ -7,6 +7,7 @@ which reads purchases so far, the first and the last of them, and no label at al
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -201,4 +202,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    sys.exit(stage(main))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 import tempfile
 from collections.abc import Mapping
 from datetime import date, timedelta
@@ -193,4 +194,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    sys.exit(stage(main))

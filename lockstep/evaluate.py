@@ -218,6 +218,7 @@ def _hashes(here: Project, about: Mapping[str, Any], name: str) -> dict[str, Any
         "lock": file_hash(here.root / "requirements.lock"),
         "code": {
             "validate": validated["code"],
+            "features": read_json(here.root / "artifacts/features.json")["hashes"]["code"],
             "dataset": about["hashes"]["code"],
             "train": closure_hash(here, "lockstep.train"),
             "evaluate": closure_hash(here, "lockstep.evaluate"),
@@ -244,4 +245,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    sys.exit(stage(main))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +26,11 @@ from typing import Any, Literal, Type  # noqa: UP035 - see execution_engine_type
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read when great_expectations is imported
 
 import duckdb
-import great_expectations as gx
 import sqlalchemy as sa
+
+with warnings.catch_warnings():  # it imports `sre_constants`, which Python deprecates
+    warnings.filterwarnings("ignore", "module 'sre_", DeprecationWarning)
+    import great_expectations as gx
 from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from sqlalchemy.dialects import postgresql

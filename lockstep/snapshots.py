@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -224,4 +225,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage(main)
+    sys.exit(stage(main))

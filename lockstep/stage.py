@@ -26,8 +26,8 @@ QUIET = {
 """The environment in which no dependency phones home."""
 
 
-def stage(main: Callable[[], None]) -> None:
-    """Run `main` as a process of its own: no telemetry, no warnings of dependencies, the design's exit codes."""
+def stage(main: Callable[[], None]) -> int:
+    """Run `main` quietly and return the design's exit code: no telemetry, no warnings of dependencies."""
     os.environ.update(QUIET)
     warnings.showwarning = lambda *_, **__: None  # filters do not hold: Feast sets its own at import
     try:
@@ -35,9 +35,10 @@ def stage(main: Callable[[], None]) -> None:
     except LockstepError as e:
         sys.stdout.flush()
         print(f"error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
+        return e.exit_code
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    return 0
 
 
 def progress(items: Iterable[T], name: str, every: float = 2.0) -> Iterator[T]:

@@ -258,4 +258,4 @@ def columns_of(about: Mapping[str, Any], service: str) -> Columns:
 
 
 if __name__ == "__main__":
-    stage(main)
+    sys.exit(stage(main))

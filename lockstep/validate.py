@@ -16,12 +16,15 @@ from typing import Any
 import polars as pl
 
 from lockstep.clock import Zone
+from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
-from lockstep.errors import DataError, GuaranteeError, LockstepError, did_you_mean
-from lockstep.files import read_parquet, write_json, write_parquet
+from lockstep.errors import DataError, GuaranteeError, did_you_mean
+from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
 from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
+from lockstep.project import project
+from lockstep.stage import stage
 from lockstep.versions import fates, timing
 
 __all__ = ["main", "validate"]
@@ -46,6 +49,7 @@ def validate(
     out: Path,
     *,
     expectations: bool = True,
+    code: str = "",
 ) -> Report:
     """Judge the sealed partitions and write ``clean/``, ``quarantine/`` and ``validation.json`` into `out`.
 
@@ -55,6 +59,8 @@ def validate(
         The folder of ``<table>/<landing day>.parquet``.
     landings
         What was sealed: nothing else is read.
+    code
+        The hash of the code that judges, for the record.
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
 
@@ -79,7 +85,8 @@ def validate(
         if expectations:
             for table, counts in tables.items():
                 counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
-        report = {"tables": tables, "total": _total(tables.values())}
+        hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
+        report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
         _move_into_place(beside, out)
     finally:
@@ -258,33 +265,26 @@ def _move_into_place(beside: Path, out: Path) -> None:
             (beside / name).replace(target)
 
 
-def main() -> int:
-    """Run the stage in the project around the working folder; return the exit code."""
-    from lockstep.project import project
-
-    try:
-        found = project()
-        landings = read_landings(found.root / "landings.csv")
-        report = validate(
-            found.root / "data",
-            landings,
-            load_contracts(found.folder("contracts")),
-            found.settings.clock,
-            found.root / "artifacts",
-        )
-    except LockstepError as e:
-        sys.stderr.write(f"{e}\n")
-        return e.exit_code
-    total = report["total"]
-    sys.stdout.write(
-        f"validate: {total['rows']:,} rows in, {total['clean']:,} clean, {total['quarantined']:,} quarantined, "
-        f"{total['duplicates']:,} duplicates\n"
+def main() -> None:
+    """Run the stage."""
+    here = project()
+    report = validate(
+        here.root / "data",
+        read_landings(here.root / "landings.csv"),
+        load_contracts(here.folder("contracts")),
+        here.settings.clock,
+        here.root / "artifacts",
+        code=closure_hash(here, "lockstep.validate"),
     )
-    return 0
+    total = report["total"]
+    print(
+        f"validate: {total['rows']:,} rows in, {total['clean']:,} clean, {total['quarantined']:,} quarantined,"
+        f" {total['duplicates']:,} duplicates"
+    )
 
 
 if __name__ == "__main__":
-    code = main()
+    code = stage(main)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # DuckDB with Great Expectations prints thirty lines of "nanobind: leaked" on a common exit

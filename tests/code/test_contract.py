@@ -73,6 +73,13 @@ def test_column_properties_are_short_for_named_rules(tmp_path):
     assert opened.params["between"] == (None, datetime(2020, 1, 1, 5, tzinfo=UTC))
 
 
+def test_a_day_without_quotes_is_a_day_and_yes_is_a_word(tmp_path):
+    text = ORDERS.replace('"2020-01-01"', "2020-01-01").replace("[red, blue]", "[yes, no]")
+    rules = {r.name: dict(r.params) for r in load(tmp_path, text)["orders"].rules}
+    assert rules["day.range"] == {"between": (date(2020, 1, 1), None)}
+    assert rules["colour.set"] == {"of": ("yes", "no")}
+
+
 def test_the_schema_ends_with_the_two_landing_columns(tmp_path):
     assert load(tmp_path)["shops"].schema() == {
         "shop_id": pl.Int64, "opened": INSTANT, "_received_at": INSTANT, "_deleted": pl.Boolean,

@@ -56,7 +56,7 @@ visits = st.lists(visit, max_size=12).map(lambda rows: [{**row, "id": n} for n, 
 @given(visits, st.sampled_from([date(2017, 3, 12), date(2017, 3, 13), date(2017, 3, 16), date(2017, 11, 6)]))
 def test_every_aggregation_equals_the_naive_oracle_on_any_day(rows, day):
     asked = [(k, c, d) for k in KINDS for c in ("cents",) for d in (None, 1, 3)]
-    asked += [(k, "shop", 3) for k in ("count", "min", "max", "distinct", "first", "last")] + [("count", None, 2)]
+    asked += [(k, "shop", 3) for k in ("count", "min", "max", "distinct", "first", "last")] + [("count", None, 2), ("count", None, None)]
     features = [Feature(f"f{n}", agg.Aggregation(k, c, d)) for n, (k, c, d) in enumerate(asked)]
     got = computed(features, rows, day, [1, 2, 3])
     for who in (1, 2, 3):

@@ -298,6 +298,25 @@ def test_baselines_know_neither_the_test_labels_nor_the_order_of_rows(scores):
     assert found.scores.drop("label").equals(scores.scores.drop("label"))
 
 
+def test_bg_nbd_is_fitted_on_the_last_train_cutoff_and_reads_no_test_row(scores):
+    assert scores.fitted["bg_nbd"]["fitted_on"] == str(CUTOFFS[7])
+    other = ROWS.with_columns(visits=pl.when(pl.col("part") == "test").then(99).otherwise("visits"))
+    assert score_baselines(other, ("member",), BASELINES, horizon_days=HORIZON).fitted == scores.fitted
+
+
+def test_bg_nbd_counts_repeat_purchases_and_days_since_the_first():
+    now = datetime(2020, 1, 31, tzinfo=UTC)
+    frame = pl.DataFrame({
+        "event_timestamp": [now, now],
+        "visits": [4, None],
+        "first_at": [datetime(2020, 1, 1, tzinfo=UTC), None],
+        "last_at": [datetime(2020, 1, 11, 12, tzinfo=UTC), None],
+    })  # fmt: skip
+    seen = baselines_stage._purchases(frame, BASELINES.bg_nbd)
+    assert [column[0] for column in seen] == [3, 10.5, 30]
+    assert np.isnan([column[1] for column in seen]).all()
+
+
 def test_a_baseline_on_a_column_that_is_not_there_is_named():
     settings = BASELINES.model_copy(update={"recency": "paus"})
     with pytest.raises(DataError, match=r"no column 'paus'.*Did you mean 'pause'"):

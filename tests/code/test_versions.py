@@ -104,6 +104,8 @@ def test_a_deletion_is_kept_and_takes_its_key_from_what_is_known():
 def test_an_event_is_not_known_before_the_day_after_it_even_when_it_landed():
     frame = rows((1, 5, D[0], D[0]))
     assert [known(frame, contract("day"), d, ZONE).height for d in D[:2]] == [0, 1]
+    ahead = rows((1, 5, D[1], D[0]))  # never clean, but the page asks for both days
+    assert [known(ahead, contract("day"), d, ZONE).height for d in D[:3]] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("event_time", ["at", "day", None])

@@ -1,0 +1,301 @@
+"""Stories of `lockstep run` on a slice of the real households: what a user does, what goes wrong, what they are told."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+from tests.conftest import ENV, git, lockstep
+
+BIN = str(Path(sys.executable).parent)
+
+
+def repro(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `dvc repro` as a shell in an activated environment would."""
+    path = os.pathsep.join([BIN, os.environ["PATH"]])
+    return subprocess.run(
+        ["dvc", "repro"], cwd=folder, env={**ENV, "PATH": path, **env}, capture_output=True, text=True, check=False
+    )
+
+
+def forget(folder: Path) -> None:
+    """Remove everything that was built, and every cache of it."""
+    for name in ("artifacts", "state", ".dvc/cache", ".dvc/tmp"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def outputs(folder: Path) -> dict[str, str]:
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    return {f"{name} {out['path']}": out["md5"] for name, stage in lock.items() for out in stage["outs"]}
+
+
+def plant(folder: Path, change: str) -> None:
+    """Make the landing module of a copy give other transactions: `change` is code on the frame `f`."""
+    with (folder / "features/landing.py").open("a", encoding="utf-8") as handle:
+        handle.write(
+            "\n\n_honest = rows\n\n\ndef rows(table, settings, zone):\n    f = _honest(table, settings, zone)\n"
+            f"    if table == 'transactions':\n        {change}\n    return f\n"
+        )
+
+
+def unseal(folder: Path) -> None:
+    """Go back to before the first landing."""
+    shutil.rmtree(folder / "data")
+    for name in ("landings.csv", "data.dvc"):
+        (folder / name).unlink()
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", "nothing landed")
+
+
+def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(said) == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return said[0]
+
+
+def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
+    said = (built_slice / "run.out").read_text()
+    ledger = said[said.index("landings ") :]
+    for name in ("landings", "rows", "features", "dataset", "full", "rfm", "bg_nbd", "recency", "mean", "outputs"):
+        assert re.search(rf"^{name} +\S", ledger, re.MULTILINE), name
+    assert ledger.rstrip().endswith("open state/report.html")
+    page = (built_slice / "state/report.html").read_text()
+    assert page.count("<svg") == 4
+    # Nothing is fetched: no address but the names of XML's own vocabularies.
+    assert {u.split("/")[2] for u in re.findall(r"https?://[^\s\"'<>]+", page)} <= {"www.w3.org", "purl.org", "creativecommons.org", "matplotlib.org"}
+    assert not re.search(r"<(script|link|img|iframe)\b[^>]*(src|href)=", page)
+
+
+def test_no_warning_of_a_dependency_reaches_the_screen(built_slice):
+    said = (built_slice / "run.out").read_text()
+    assert "arning" not in said
+    assert "Traceback" not in said
+
+
+def test_a_run_leaves_git_clean(built_slice):
+    assert git(built_slice, "status", "--porcelain").split() == ["??", "run.out"]
+
+
+def test_a_second_run_prints_the_stored_ledger_without_prefect(built_slice, copy):
+    folder = copy(built_slice)
+    (folder / "state/prefect").rename(folder / "prefect-of-before")
+    done = lockstep(folder, "run")
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "state/prefect").exists()
+    first = (built_slice / "run.out").read_text()
+    ledger = first[first.index("landings ") :].splitlines()
+    assert [x for x in done.stdout.splitlines() if not x.startswith("outputs")] == [
+        x for x in ledger if not x.startswith("outputs")
+    ]
+    assert re.search(r"outputs +(\d+)/\1 equal", done.stdout)
+
+
+def test_the_ledger_is_json_for_scripts(built_slice):
+    done = lockstep(built_slice, "run", "--json")
+    assert json.loads(done.stdout)["page"] == "state/report.html"
+
+
+@pytest.mark.parametrize(
+    ("name", "env"),
+    [
+        ("one thread", {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}),
+        (
+            "é eight",
+            {"POLARS_MAX_THREADS": "8", "OMP_NUM_THREADS": "8", "PYTHONHASHSEED": "9", "TZ": "Asia/Tokyo", "LC_ALL": "C"},
+        ),
+    ],
+)
+def test_dvc_repro_in_a_shell_gives_the_bytes_of_the_flow(built_slice, copy, name, env):
+    folder = copy(built_slice, name)
+    forget(folder)
+    (folder / "dvc.lock").unlink()
+    done = repro(folder, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "dvc.lock").read_bytes() == (built_slice / "dvc.lock").read_bytes()
+    assert (folder / "artifacts/evaluate/full/card.json").read_bytes() == (
+        built_slice / "artifacts/evaluate/full/card.json"
+    ).read_bytes()
+
+
+def test_ctrl_c_in_the_middle_stops_with_130_and_the_next_run_is_right(built_slice, copy):
+    folder = copy(built_slice)
+    forget(folder)
+    (folder / "dvc.lock").unlink()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lockstep", "run"],
+        cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "features: Running stage" in line:
+            time.sleep(0.5)
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
+            break
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert lockstep(folder, "run").returncode == 0
+    assert outputs(folder) == outputs(built_slice)
+
+
+class TestBadData:
+    @pytest.fixture
+    def folder(self, built_slice, copy):
+        return copy(built_slice)
+
+    def refused(self, folder: Path, code: int, said: str) -> None:
+        lock = (folder / "dvc.lock").read_bytes() if (folder / "dvc.lock").exists() else None
+        done = lockstep(folder, "run")
+        assert done.returncode == code, done.stdout + done.stderr
+        assert re.search(said, one_sentence(done)), done.stderr
+        if lock:
+            assert (folder / "dvc.lock").read_bytes() == lock
+
+    def test_a_byte_changed_in_a_sealed_file(self, folder):
+        path = folder / "data/transactions/2017-06-01.parquet"
+        path.chmod(0o644)
+        path.write_bytes(path.read_bytes()[:-1] + b"X")
+        self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet: expected md5")
+
+    def test_an_emptied_and_a_lost_sealed_file(self, folder):
+        path = folder / "data/transactions/2017-06-01.parquet"
+        path.unlink()
+        self.refused(folder, 2, r"^error: a sealed file is missing in data/transactions/2017-06-01.parquet.*lockstep land")
+        path.write_bytes(b"")
+        self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet")
+        path.unlink()
+        assert lockstep(folder, "land").returncode == 0
+        assert lockstep(folder, "run").returncode == 0
+
+    def test_raw_data_that_dvc_alone_would_pin_anew_is_stopped_even_after_it_did(self, folder):
+        path = folder / "data/transactions/2017-06-01.parquet"
+        rows = pl.read_parquet(path)
+        path.unlink()
+        rows[1:].write_parquet(path)
+        subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=folder, check=True, env=ENV)
+        self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet")
+        done = repro(folder)  # in a shell, without asking us first: validate counts against the ledger
+        assert done.returncode != 0
+        assert "data/transactions/2017-06-01.parquet" in done.stdout + done.stderr
+
+    def test_an_unknown_key_and_a_bad_date_in_the_settings(self, folder):
+        params = folder / "params.yaml"
+        honest = params.read_text()
+        params.write_text(honest.replace("train_until:", "train_untill:"))
+        self.refused(folder, 2, r"^error: unknown key 'dataset.train_untill' in params.yaml. Did you mean 'train_until'\?")
+        params.write_text(honest.replace('"2017-08-21"', '"2017-08-41"'))
+        self.refused(folder, 2, r"^error: bad value for 'dataset.train_until' in params.yaml.*YYYY-MM-DD")
+        params.write_text(honest.replace('"2017-09-18"', '"2017-09-04"'))
+        self.refused(folder, 2, r"error: labels of train are not closed")
+
+    def test_a_bad_day_on_the_command_line(self, folder):
+        done = lockstep(folder, "land", "--until", "2017-13-01")
+        assert done.returncode == 2
+        assert re.search(r"^error: bad day in --until.*YYYY-MM-DD", one_sentence(done))
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("f = f.rename({'sales_value': 'sale_value'})", r"raw rows of transactions.*sales_value.*sale_value"),
+            ("f = f.drop('quantity')", r"raw rows of transactions.*quantity"),
+            ("f = f.with_columns(pl.col('product_id').cast(pl.String))", r"raw rows of transactions.*product_id"),
+            ("f = f.clear()", r"transactions"),
+        ],
+    )
+    def test_a_raw_table_that_was_renamed_thinned_retyped_or_emptied_seals_nothing(self, landed_slice, copy, change, said):
+        folder = copy(landed_slice)
+        unseal(folder)
+        plant(folder, change)
+        self.refused(folder, 2, rf"^error: .*{said}")
+        assert not (folder / "data").exists()
+        assert not (folder / "landings.csv").exists()
+
+    def test_a_truncated_raw_file_is_named(self, landed_slice, copy, tmp_path):
+        folder = copy(landed_slice)
+        unseal(folder)
+        (tmp_path / "raw.parquet").write_bytes(b"PAR1 and then nothing")
+        plant(folder, f"f = pl.read_parquet({str(tmp_path / 'raw.parquet')!r})")
+        self.refused(folder, 2, r"^error: raw rows cannot be .* in table transactions")
+
+    def test_a_full_disk_says_so_and_the_next_run_is_right(self, landed_slice, built_slice, copy):
+        folder = copy(landed_slice)
+        shutil.rmtree(folder / "data")
+        # A limit on the size of a file fails a write as a full disk does, at any place and without a disk of its own.
+        limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.argv = ['lockstep', 'run']; from lockstep.cli import main; main()"  # noqa: E501
+        done = subprocess.run([sys.executable, "-c", limited], cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+        assert done.returncode == 3, done.stdout + done.stderr
+        assert re.search(r"^error: cannot write: .* in .*parquet. Free some space", one_sentence(done))
+        assert not (folder / "data").exists()
+        assert lockstep(folder, "run").returncode == 0
+        assert outputs(folder) == outputs(built_slice)
+
+
+def test_future_rows_copies_and_rivals_are_counted_and_kept_out_of_every_feature(landed_slice, built_slice, copy):
+    folder = copy(landed_slice)
+    unseal(folder)
+    plant(
+        folder,
+        "one = f.sort('_landing_day', 'basket_id', 'product_id')[:4]; "
+        "future = one[:1].with_columns(pl.col('basket_id') + 1, "
+        "pl.col('transaction_timestamp') + pl.duration(days=9)); "
+        "rival = one[2:3].with_columns(pl.col('sales_value') + 100); "
+        "f = pl.concat([f, future, one[1:2], rival])",
+    )
+    done = lockstep(folder, "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    counted = json.loads((folder / "artifacts/validation.json").read_text())["tables"]["transactions"]
+    honest = json.loads((built_slice / "artifacts/validation.json").read_text())["tables"]["transactions"]
+    assert counted["rows"] == honest["rows"] + 3
+    assert counted["duplicates"] == honest["duplicates"] + 1
+    assert counted["quarantined"] == honest["quarantined"] + 3  # the future row, and both of the rivals
+    assert counted["rules"]["future"]["broken"] == 1
+    assert counted["rules"]["conflict"]["broken"] == 2
+    held = pl.read_parquet(folder / "artifacts/quarantine/transactions.parquet")
+    assert sorted(held["rule"].to_list()) == ["conflict", "conflict", "future"]
+    assert "3 quarantined" in done.stdout
+
+
+def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, copy):
+    folder = copy(built_slice)
+    deps = {n.split("@")[0]: s for n, s in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items()}
+    code = (
+        "import sys, runpy\n"
+        "module, *words = sys.argv[1:]\n"
+        "sys.argv = [module, *words]\n"
+        "runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
+        "import pathlib\n"
+        "here = pathlib.Path.cwd()\n"
+        "files = [getattr(m, '__file__', None) for m in list(sys.modules.values())]\n"
+        "print(*sorted({str(pathlib.Path(f).relative_to(here)) for f in files if f and pathlib.Path(f).is_relative_to(here)}))\n"
+    )
+    for name, words in {"features": [], "dataset": [], "baselines": [], "train": ["rfm"], "evaluate": ["rfm"]}.items():
+        module = re.search(r"-m (\S+)", deps[name]["cmd"]).group(1)
+        done = subprocess.run([sys.executable, "-c", code, module, *words], cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        loaded = {f for f in done.stdout.splitlines()[-1].split() if (folder / f).stat().st_size}
+        assert loaded <= set(deps[name]["deps"]), name
+
+
+def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, copy):
+    folder = copy(built_slice)
+    path = {**ENV, "PATH": os.pathsep.join([BIN, os.environ["PATH"]])}
+
+    def dvc(*words: str) -> str:
+        return subprocess.run(["dvc", *words], cwd=folder, env=path, capture_output=True, text=True, check=True).stdout
+
+    assert "auc" in dvc("metrics", "show")
+    params = folder / "params.yaml"
+    params.write_text(params.read_text().replace("resamples: 200", "resamples: 100"))
+    assert "resamples" in dvc("params", "diff")
+    assert dvc("plots", "show", "--json")
+    status = json.loads(dvc("status", "--json"))
+    assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm"}
