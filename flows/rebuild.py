@@ -5,6 +5,7 @@ read from DVC and each stage runs as ``dvc repro`` would run it: a shell, a sche
 """
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ def _busy(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # noq
 @task(task_run_name="{stage}", retries=5, retry_delay_seconds=[2, 4, 8, 16, 32], retry_condition_fn=_busy)
 def stage_task(root: str, stage: str) -> Any:
     """Run one stage; its state is named Cached, Restored or Ran."""
-    log = get_run_logger()
+    log, began = get_run_logger(), time.monotonic()
 
     def say(line: str) -> None:
         log.info(line)
-        print(f"  {stage}: {line}", flush=True)
+        print(f"  {line}", flush=True)
 
+    print(f"{stage} ...", flush=True)
     outcome = run_stage(Path(root), stage, say)
+    print(f"{stage}: {outcome.lower()} in {time.monotonic() - began:.0f} s", flush=True)
     return Completed(name=outcome, data=outcome)
 
 
@@ -53,8 +56,8 @@ def rebuild(root: str | None = None) -> dict[str, str]:
         ``Cached``, ``Restored`` or ``Ran`` by stage.
     """
     folder = project(Path(root) if root else None).root
-    return {name: stage_task(str(folder), name) for name in stages(folder)}
+    return {name: stage_task(str(folder), name).name for name in stages(folder)}
 
 
 if __name__ == "__main__":
-    sys.exit(stage(lambda: print(*(f"{name}: {how}" for name, how in rebuild().items()), sep="\n")))
+    sys.exit(stage(lambda: rebuild() and None))

@@ -81,10 +81,18 @@ def fit_bg_nbd(seen: Purchases) -> Shape:
     Raises
     ------
     DataError
-        No customers, or the search did not end.
+        No customers, nobody with a repeat purchase, or the search did not converge.
     """
     from scipy.optimize import minimize
 
+    if seen.x.size and not (seen.x > 0).any():
+        raise DataError(
+            "nobody bought twice",
+            where="baselines (bg_nbd in params.yaml)",
+            expected="some repeat purchases",
+            found=f"none among {seen.x.size} customers",
+            do="Look at the frequency column: it should count all purchases so far.",
+        )
     if not seen.x.size:
         raise DataError(
             "nobody to fit BG/NBD on", where="baselines", expected="customers with a purchase", found="none"
@@ -94,8 +102,8 @@ def fit_bg_nbd(seen: Purchases) -> Shape:
         return -float(log_likelihood(Shape(*np.exp(logs)), seen).mean())
 
     found = minimize(loss, np.log([1, 10, 1, 10]), method="L-BFGS-B", bounds=[(np.log(1e-4), np.log(1e6))] * 4)
-    if not np.isfinite(found.fun):
-        raise DataError("BG/NBD has no likelihood", where="baselines", found=found.message, do="Look at the columns.")
+    if not found.success or not np.isfinite(found.fun):
+        raise DataError("BG/NBD did not converge", where="baselines", found=found.message, do="Look at its columns.")
     return Shape(*(float(v) for v in np.exp(found.x)))
 
 
@@ -153,11 +161,13 @@ def score_baselines(rows: pl.DataFrame, entity: tuple[str, ...], settings: Basel
 def _recency(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
     """Return the chance of label 1 by a logistic regression on one column, NaN where it is null."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     x, now = (part[column].cast(pl.Float64).to_numpy() for part in (train, test))
     known, found = ~np.isnan(x), np.full(now.size, np.nan)
-    model = LogisticRegression().fit(x[known, None], train["label"].to_numpy()[known])
-    found[~np.isnan(now)] = model.predict_proba(now[~np.isnan(now), None])[:, 1]
+    with threadpool_limits(1, "blas"):  # BLAS sums in an order that follows its number of threads
+        model = LogisticRegression().fit(x[known, None], train["label"].to_numpy()[known])
+        found[~np.isnan(now)] = model.predict_proba(now[~np.isnan(now), None])[:, 1]
     return found
 
 

@@ -17,6 +17,13 @@ from lockstep.stage import QUIET
 __all__ = ["StageBusy", "changed", "lock_outputs", "outputs_equal", "run_stage", "stages"]
 
 
+_CHATTER = (
+    "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto staging",
+    "\tdvc config core.autostage", "Use `dvc push`", "Running stage", "> ", "Stage '", "Verifying outputs",
+)  # fmt: skip
+"""What DVC says besides the stage's own words."""
+
+
 class StageBusy(LockstepError):
     """Another process holds DVC's lock: try again."""
 
@@ -32,7 +39,7 @@ class StageFailed(LockstepError):
 
 
 def stages(root: Path) -> dict[str, list[str]]:
-    """Return each stage with the stages it waits for, in an order in which they can run.
+    """Return each stage with the stages it waits for, in the order of ``dvc repro``.
 
     A cell of a matrix is a stage of its own, such as ``train@full``.
     """
@@ -41,7 +48,7 @@ def stages(root: Path) -> dict[str, list[str]]:
 
     with Repo(str(root)) as repo:
         graph: Any = repo.index.graph  # edges point from a stage to what it depends on
-        order = nx.lexicographical_topological_sort(graph.reverse(), key=lambda s: s.addressing)
+        order = nx.dfs_postorder_nodes(graph)  # DVC's own order, in which dvc.lock lists new stages
         # stage.addressing is relative to the working folder; stage.name is not
         return {s.name: sorted(u.name for u in graph.successors(s) if u.cmd) for s in order if s.cmd}
 
@@ -92,7 +99,7 @@ def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
                 outcome = "Restored"
             elif text.startswith("Running stage"):
                 outcome = "Ran"
-            if text:
+            if text and not text.startswith(_CHATTER):
                 say(text)
     if process.returncode == 0:
         return outcome

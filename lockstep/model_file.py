@@ -13,6 +13,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,25 @@ class Fitted:
     def score(self, frame: pl.DataFrame, *, allow_nulls: bool = False) -> NDArray[np.float64]:
         """Return the probability of label 1, one a row; `frame` holds exactly the model's features, in order.
 
+        The same bits under any number of threads.
+
         Raises
         ------
         DataError
             As `Preprocess.transform`.
         """
-        return self.predict(self.preprocess.transform(frame, allow_nulls=allow_nulls))
+        return self.predict(self.preprocess.transform(frame, allow_nulls=allow_nulls), exact=True)
 
-    def predict(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the probability of label 1, shape (n,), for what the preprocessing made of rows, shape (n, p)."""
-        probability: NDArray[np.float64] = self.estimator.predict_proba(matrix)[:, 1]
+    def predict(self, matrix: NDArray[np.float64], *, exact: bool = False) -> NDArray[np.float64]:
+        """Return the probability of label 1, shape (n,), for what the preprocessing made of rows, shape (n, p).
+
+        `exact` holds BLAS to one thread, or the last bit of a product may follow the number of threads. That takes
+        longer than scoring one row: a server sets ``OPENBLAS_NUM_THREADS=1`` instead.
+        """
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        with threadpool_limits(1, "blas") if exact else nullcontext():
+            probability: NDArray[np.float64] = self.estimator.predict_proba(matrix)[:, 1]
         return probability
 
 

@@ -41,7 +41,7 @@ def run(project: Project) -> Ledger:
     if not todo and (stored := read_ledger(root, data)):
         return stored
     if todo:
-        print(f"rebuilding: {', '.join(todo)}", flush=True)
+        print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
         _flow(project)
     return write_ledger(root, data)
 

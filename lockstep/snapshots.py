@@ -103,7 +103,7 @@ def refuse_nan(frame: pl.DataFrame, where: str) -> None:
         if bad:
             raise DefinitionError(
                 f"feature {name!r} is infinite or not a number", where=where, expected="numbers or nulls",
-                found=f"{bad} of {frame.height} rows", do="Divide with ratio(), which gives null where the divisor is 0.",
+                found=f"{bad} of {frame.height} rows", do="Divide with ratio(): it gives null where the divisor is 0.",
             )  # fmt: skip
 
 

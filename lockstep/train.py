@@ -156,7 +156,7 @@ def _grid(early: pl.DataFrame, late: pl.DataFrame, columns: Columns, model: Mode
     scores = []
     for values in itertools.product(*model.grid.values()):
         params = dict(zip(model.grid, values, strict=True))
-        score = _fit(x, y, model, params, seed).predict_proba(later)[:, 1]
+        score = Fitted("", preprocess, _fit(x, y, model, params, seed)).predict(later, exact=True)
         found = {name: metrics.published(metric(label, score)) for name, metric in metrics.METRICS.items()}
         scores.append({"params": {**model.fixed, **params}, **found})
     return scores

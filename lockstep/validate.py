@@ -24,7 +24,7 @@ from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
 from lockstep.project import project
-from lockstep.stage import stage
+from lockstep.stage import progress, stage
 from lockstep.versions import fates, timing
 
 __all__ = ["main", "validate"]
@@ -81,9 +81,9 @@ def validate(
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "clean").mkdir(parents=True)
     try:
-        tables = {t: _table(t, landed, contracts, zone, beside) for t in sorted(contracts)}
+        tables = {t: _table(t, landed, contracts, zone, beside) for t in progress(sorted(contracts), "rules")}
         if expectations:
-            for table, counts in tables.items():
+            for table, counts in progress(list(tables.items()), "Great Expectations"):
                 counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}

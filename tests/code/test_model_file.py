@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
+from threadpoolctl import threadpool_limits
 
 from lockstep.errors import DataError
 from lockstep.files import file_hash
@@ -38,6 +39,13 @@ def boosting(seed=0):
     return HistGradientBoostingClassifier(max_iter=5, early_stopping=False, random_state=seed)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny fits on two OpenMP threads wait for each other for seconds when the machine is busy."""
+    with threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
@@ -45,7 +53,7 @@ def saved(tmp_path_factory):
 
 
 PROGRAM = """
-import numpy as np, polars as pl, sys
+import hashlib, numpy as np, polars as pl, sys
 from pathlib import Path
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
@@ -63,7 +71,8 @@ cells = {
 for name, (estimator, steps, encoding) in cells.items():
     preprocess = Preprocess(steps, encoding)
     matrix = preprocess.fit_transform(frame, label, np.arange(n) // 4)
-    print(name, save(Fitted(name, preprocess, estimator.fit(matrix, label)), Path(sys.argv[1]) / name))
+    fitted = Fitted(name, preprocess, estimator.fit(matrix, label))
+    print(name, save(fitted, Path(sys.argv[1]) / name), hashlib.md5(fitted.score(frame).tobytes()).hexdigest())
 """
 
 

@@ -1,6 +1,8 @@
 import json
 import math
+import os
 import shutil
+import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from scipy.special import roots_genlaguerre, roots_jacobi
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
+from threadpoolctl import threadpool_limits
 
 from lockstep import baselines as baselines_stage
 from lockstep import evaluate as evaluate_stage
@@ -78,6 +81,13 @@ def fit(frame=ROWS, model=BOOSTING, name="one"):
 def files(trained, folder):
     train_stage.write(trained, folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Tiny fits on two OpenMP threads wait for each other for seconds when the machine is busy."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +282,11 @@ def test_where_nobody_drops_out_bg_nbd_becomes_a_plain_nbd():
     assert no_purchase(found, Purchases(x, t_x, t), 14) == pytest.approx(plain ** (found.r + x), abs=0.05)
 
 
+def test_purchases_that_never_repeat_are_refused_rather_than_fitted():
+    with pytest.raises(DataError, match=r"nobody bought twice.*none among 5 customers"):
+        fit_bg_nbd(Purchases(np.zeros(5), np.zeros(5), np.full(5, 30.0)))
+
+
 def test_nobody_to_fit_is_an_error():
     with pytest.raises(DataError, match="nobody to fit BG/NBD on"):
         fit_bg_nbd(Purchases(*[np.array([])] * 3))
@@ -450,6 +465,7 @@ def here(tmp_path, monkeypatch):
     about = {"entity": ["member"], "horizon_days": HORIZON, "services": {"s": {"features": FEATURES}}}
     write_json({**about, "hashes": {"code": "1", "features": "2"}}, tmp_path / "artifacts/dataset/dataset.json")
     write_json({"hashes": {"code": "3", "data": "4", "clean": "5"}}, tmp_path / "artifacts/validation.json")
+    write_json({"hashes": {"code": "6", "features": "2"}}, tmp_path / "artifacts/features.json")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -464,6 +480,28 @@ def run_all(monkeypatch):
     for name in ("one", "two"):
         run(monkeypatch, train_stage, name)
         run(monkeypatch, evaluate_stage, name)
+
+
+PROGRAM = """
+import sys, polars as pl
+from pathlib import Path
+from lockstep import baselines
+from lockstep.files import write_parquet
+from lockstep.settings import Baselines, BgNbd
+names = Baselines(recency="pause", bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
+rows = pl.read_parquet(sys.argv[1])
+scored = baselines.score_baselines(rows, ("member",), names, horizon_days=14)
+write_parquet(scored.scores, Path(sys.argv[2]))
+"""
+
+
+def test_baselines_have_the_same_bytes_under_any_thread_count_and_hash_seed(tmp_path):
+    write_parquet(rows(members=4_000), tmp_path / "rows.parquet")
+    for threads in ("1", "8"):
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), threads)
+        command = [sys.executable, "-c", PROGRAM, str(tmp_path / "rows.parquet"), str(tmp_path / threads)]
+        subprocess.run(command, env={**os.environ, **limits, "PYTHONHASHSEED": threads}, check=True, cwd=ROOT)
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "8").read_bytes()
 
 
 def contents(root):
@@ -491,7 +529,7 @@ def test_a_card_names_everything_by_content_and_nothing_by_place(here, monkeypat
     hashes = json.loads(text)["hashes"]
     wanted = ("clean", "code", "data", "dataset", "features", "lock", "model", "params", "preprocess")
     assert tuple(hashes) == wanted
-    assert set(hashes["code"]) == {"validate", "dataset", "train", "evaluate"}
+    assert set(hashes["code"]) == {"validate", "features", "dataset", "train", "evaluate"}
     assert str(here) not in text
     assert hashes["model"] == read_json(here / "artifacts/model/one/train.json")["hashes"]["model"]
 
