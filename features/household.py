@@ -1,10 +1,9 @@
 """Stored features of a household: one row a household and day."""
 
-import polars as pl
-
 from features.sources import household, trips
 from lockstep import agg
-from lockstep.define import Feature, View, ratio
+from lockstep.define import Feature, View
+from lockstep.exact import ratio
 
 DAY = 86_400_000_000  # microseconds
 
@@ -22,8 +21,8 @@ household_trips = View(
         Feature("lifetime_value", agg.sum("value"), "cents spent so far"),
         Feature("avg_gap", agg.mean("gap"), "mean microseconds between trips"),
         Feature("std_gap", agg.std("gap"), "standard deviation of the microseconds between trips"),
-        Feature("avg_gap_days", pl.col("avg_gap") / DAY, "mean days between trips"),
-        Feature("std_gap_days", pl.col("std_gap") / DAY, "standard deviation of the days between trips"),
+        Feature("avg_gap_days", ratio("avg_gap", DAY), "mean days between trips"),
+        Feature("std_gap_days", ratio("std_gap", DAY), "standard deviation of the days between trips"),
         Feature("trips_7d", agg.count(days=7), "trips in the last 7 days"),
         Feature("trips_30d", agg.count(days=30), "trips in the last 30 days"),
         Feature("trips_90d", agg.count(days=90), "trips in the last 90 days"),

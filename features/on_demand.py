@@ -2,7 +2,8 @@
 
 from features.household import household_trips
 from lockstep.clock import INSTANT
-from lockstep.define import Feature, OnDemandView, elapsed_days, ratio
+from lockstep.define import Feature, OnDemandView
+from lockstep.exact import elapsed_days, ratio
 
 household_now = OnDemandView(
     name="household_now",

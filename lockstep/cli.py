@@ -80,15 +80,13 @@ def main() -> None:
     """Run the command line and exit with the outcome's code."""
     os.environ.update(QUIET)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer turns Ctrl-C into the code 130 itself
+        if code == 130:
+            print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
+        sys.exit(code or 0)
     except LockstepError as e:
         sys.stdout.flush()
         print(f"error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
-        sys.exit(130)
-    except typer.Exit as e:
         sys.exit(e.exit_code)
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")):  # wrong use of the command line

@@ -14,6 +14,7 @@ import polars as pl
 
 from lockstep.agg import Aggregation
 from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.exact import check_exact
 
 __all__ = [
     "Entity",
@@ -23,8 +24,6 @@ __all__ = [
     "Service",
     "Source",
     "View",
-    "elapsed_days",
-    "ratio",
     "source",
 ]
 
@@ -92,6 +91,10 @@ class Feature:
     name: str
     value: Aggregation | pl.Expr
     description: str = ""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.value, pl.Expr):
+            check_exact(self.value, self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,17 +229,6 @@ class Question:
     population: Callable[[pl.LazyFrame, date], pl.LazyFrame]
     label: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
     description: str = ""
-
-
-def ratio(above: str | pl.Expr, below: str | pl.Expr) -> pl.Expr:
-    """Divide two features, null where the divisor is 0: infinity and NaN are never features."""
-    a, b = (pl.col(x) if isinstance(x, str) else x for x in (above, below))
-    return pl.when(b != 0).then(a.cast(pl.Float64) / b.cast(pl.Float64))
-
-
-def elapsed_days(since: str, until: str) -> pl.Expr:
-    """Return the time between two instants in days of 86400 seconds, Float64."""
-    return (pl.col(until) - pl.col(since)).dt.total_microseconds().cast(pl.Float64) / 1e6 / 86400.0
 
 
 def _unique(names: list[str], where: str) -> None:

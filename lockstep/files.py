@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -61,10 +62,12 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
 
     The row group size is fixed and chunks are merged first, or the bytes would follow the number of threads.
     """
-    with writing(path) as beside, beside.open("wb") as handle:
-        frame.rechunk().write_parquet(
-            handle, compression="zstd", compression_level=3, row_group_size=50_000, statistics=True
-        )
+    bytes_ = io.BytesIO()  # Polars tells of a full disk in its own way; Python's write tells of it as an OSError
+    frame.rechunk().write_parquet(
+        bytes_, compression="zstd", compression_level=3, row_group_size=50_000, statistics=True
+    )
+    with writing(path) as beside:
+        beside.write_bytes(bytes_.getbuffer())
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

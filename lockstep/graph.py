@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,7 +63,10 @@ def changed(root: Path) -> list[str]:
         with Repo(str(root)) as repo:
             return sorted(name for name in repo.status() if not name.endswith(".dvc"))
     except DvcException as e:
-        raise UserError("DVC cannot read the pipeline", where="dvc.yaml", found=str(e), do="Mend the file.") from e
+        raise UserError(
+            "DVC cannot read the pipeline", where="dvc.yaml and dvc.lock", found=str(e).rstrip("."),
+            do="Mend dvc.yaml; a broken dvc.lock may be removed or restored with `git checkout dvc.lock`.",
+        ) from e  # fmt: skip
 
 
 def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
@@ -90,17 +94,22 @@ def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
     }
     outcome, lines = "Cached", []
     with subprocess.Popen(
-        command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        for line in process.stdout or ():
-            text = line.rstrip()
-            lines.append(text)
-            if "is cached - skipping run" in text:
-                outcome = "Restored"
-            elif text.startswith("Running stage"):
-                outcome = "Ran"
-            if text and not text.startswith(_CHATTER):
-                say(text)
+        command, cwd=root, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            for line in process.stdout or ():
+                text = line.rstrip()
+                lines.append(text)
+                if "is cached - skipping run" in text:
+                    outcome = "Restored"
+                elif text.startswith("Running stage"):
+                    outcome = "Ran"
+                if text and not text.startswith(_CHATTER):
+                    say(text)
+        except BaseException:  # Ctrl-C above all: the stage must not outlive us
+            os.killpg(process.pid, signal.SIGINT)
+            raise
     if process.returncode == 0:
         return outcome
     said = "\n".join(lines)

@@ -94,6 +94,10 @@ def _raw(raw: Raw, contract: Contract) -> pl.DataFrame:
 def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """Judge schema and `fail` rules before anything is sealed; return the columns in the contract's order."""
     where = f"raw rows of {contract.table}"
+    if rows.is_empty():
+        raise DataError(
+            "no rows at all", where=where, do="Mend the source: an empty one would seal every day as empty."
+        )
     if rows.get_column("_landing_day").null_count():
         raise DataError("rows without a landing day", where=where, found=f"{rows['_landing_day'].null_count()} rows")
     contract.check_schema(rows.drop("_landing_day").schema, where)

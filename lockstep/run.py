@@ -16,7 +16,7 @@ from lockstep.land import land
 from lockstep.landings import Landing, check_data
 from lockstep.ledger import Ledger, read_ledger, write_ledger
 from lockstep.project import Project
-from lockstep.stage import QUIET
+from lockstep.stage import QUIET, supervise
 
 __all__ = ["land_days", "pin_data", "run"]
 
@@ -87,12 +87,8 @@ def _flow(project: Project) -> None:
     module = project.modules("flow")[0]
     log = home / "flow.err"
     with log.open("w", encoding="utf-8") as errors:
-        process = subprocess.Popen([sys.executable, "-m", module], cwd=project.root, env=env, stderr=errors)
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # the child got the same signal: let it put its house in order
-            raise
+        command = [sys.executable, "-m", module]
+        code = supervise(subprocess.Popen(command, cwd=project.root, env=env, stderr=errors, start_new_session=True))
     if code:
         raise _failure(module, log, code)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lockstep.errors import LockstepError
 
-__all__ = ["QUIET", "progress", "stage"]
+__all__ = ["QUIET", "progress", "stage", "supervise"]
 
 T = TypeVar("T")
 
@@ -39,6 +42,25 @@ def stage(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def supervise(process: subprocess.Popen[Any]) -> int:
+    """Wait for a process that leads a session of its own; pass Ctrl-C on to it alone and wait for it to tidy up.
+
+    A terminal signals everybody in the foreground at once. Prefect's embedded server would die before the flow that still
+    reports to it, which then tries to reach it for minutes.
+    """
+    try:
+        while True:  # in steps: after Polars' first query a blocking wait is no longer interrupted by Ctrl-C
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(1)
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def progress(items: Iterable[T], name: str, every: float = 2.0) -> Iterator[T]:

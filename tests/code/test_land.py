@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -55,7 +56,9 @@ def root(tmp_path):
 
 
 def pin(root, digest=None):
-    (root / "data.dvc").write_text(f"outs:\n- md5: {digest or tree_hash(root / 'data')}\n  path: data\n", encoding="utf-8")
+    (root / "data.dvc").write_text(
+        f"outs:\n- md5: {digest or tree_hash(root / 'data')}\n  path: data\n", encoding="utf-8"
+    )
 
 
 def landed(root, contracts, raw=RAW, until=LAST):
@@ -76,7 +79,13 @@ def test_each_landing_day_is_one_sealed_file_and_a_daily_table_seals_a_day_witho
     ]
     assert sorted(p.name for p in (root / "data/visits").iterdir()) == [f"2017-03-0{n}.parquet" for n in (1, 2, 4)]
     assert read_landings(root / "landings.csv") == new
-    assert pl.read_parquet(root / "data/visits/2017-03-01.parquet").columns == ["id", "at", "cents", "_received_at", "_deleted"]
+    assert pl.read_parquet(root / "data/visits/2017-03-01.parquet").columns == [
+        "id",
+        "at",
+        "cents",
+        "_received_at",
+        "_deleted",
+    ]
 
 
 def test_landing_again_changes_nothing_and_landing_further_appends(root, contracts):
@@ -102,7 +111,9 @@ def test_an_empty_data_folder_is_refilled_with_the_sealed_bytes(root, contracts)
 def test_a_refill_that_differs_from_its_seal_is_refused_by_name(root, contracts):
     landed(root, contracts)
     (root / "data/visits/2017-03-02.parquet").unlink()
-    with pytest.raises(DataError, match=r"no longer gives the sealed rows in data/visits/2017-03-02.parquet: expected 1 rows"):
+    with pytest.raises(
+        DataError, match=r"no longer gives the sealed rows in data/visits/2017-03-02.parquet: expected 1 rows"
+    ):
         landed(root, contracts, raw=rows((1, 10, 1), (2, 20, 1), (3, 31, 2), (4, 40, 4)))
     assert not (root / "data/visits/2017-03-02.parquet").exists()
 
@@ -113,6 +124,7 @@ def test_a_refill_that_differs_from_its_seal_is_refused_by_name(root, contracts)
         (RAW.rename({"cents": "cent"}), r"raw rows of visits.*cents.*cent"),
         (RAW.drop("cents"), r"raw rows of visits.*cents"),
         (RAW.with_columns(pl.col("id").cast(pl.String)), r"raw rows of visits.*id"),
+        (RAW.clear(), r"no rows at all in raw rows of visits"),
         (rows((1, -5, 1)), r"1 of 1 rows break the rule 'cents.range'"),
         (RAW.with_columns(pl.lit(None, pl.Date).alias("_landing_day")), "rows without a landing day"),
     ],
@@ -146,8 +158,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(root, contracts, 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pl.DataFrame, "write_parquet", full)
-    with pytest.raises(EnvironmentFault, match=r"cannot write: no space left on device in .*2017-03-01.parquet. Free some"):
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(
+        EnvironmentFault, match=r"cannot write: no space left on device in .*2017-03-01.parquet. Free some"
+    ):
         landed(root, contracts)
     assert not (root / "landings.csv").exists()
     assert not list(root.rglob("*.part"))
@@ -157,7 +171,9 @@ def test_the_content_hash_sees_rows_and_not_their_order_or_the_chunks_they_came_
     parts = pl.concat([RAW[2:], RAW[:2]], rechunk=False)
     assert content_hash(parts) == content_hash(RAW)
     assert content_hash(RAW.with_columns(pl.col("cents") + 1)) != content_hash(RAW)
-    assert content_hash(pl.DataFrame({"a": ["", None]})) != content_hash(pl.DataFrame({"a": [None, None]}, schema={"a": pl.String}))
+    assert content_hash(pl.DataFrame({"a": ["", None]})) != content_hash(
+        pl.DataFrame({"a": [None, None]}, schema={"a": pl.String})
+    )
 
 
 class TestCheck:

@@ -80,7 +80,14 @@ def small(tmp_path):
 
 
 def test_a_closure_follows_imports_at_any_depth_and_the_names_a_project_gives(small):
-    assert closure(small, "lib.a") == ["lib/a.py", "lib/b.py", "lib/c.py", "lib/c.schema.json", "mine/__init__.py", "mine/views.py"]
+    assert closure(small, "lib.a") == [
+        "lib/a.py",
+        "lib/b.py",
+        "lib/c.py",
+        "lib/c.schema.json",
+        "mine/__init__.py",
+        "mine/views.py",
+    ]
     before = closure_hash(small, "lib.a")
     (small.root / "lib/d.py").write_text("y = 2\n")
     assert closure_hash(small, "lib.a") == before
@@ -89,7 +96,9 @@ def test_a_closure_follows_imports_at_any_depth_and_the_names_a_project_gives(sm
 
 
 def test_a_missing_and_a_needless_dependency_are_told_and_mended(small):
-    (small.root / "dvc.yaml").write_text("# kept\nstages:\n  s:\n    cmd: python -m lib.a\n    deps: [data, lib/d.py, lib/a.py]\n")
+    (small.root / "dvc.yaml").write_text(
+        "# kept\nstages:\n  s:\n    cmd: python -m lib.a\n    deps: [data, lib/d.py, lib/a.py]\n"
+    )
     missing, needless = check_deps(small)["s"]
     assert (missing[0], needless) == ("lib/b.py", ["lib/d.py"])
     write_deps(small)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from lockstep import agg
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
-from lockstep.define import Entity, Feature, Source, View, ratio
+from lockstep.define import Entity, Feature, Source, View
 from lockstep.errors import DefinitionError
+from lockstep.exact import ratio
 from lockstep.snapshots import feature_schema, snapshot
 from tests.code import oracle
 
@@ -56,7 +57,10 @@ visits = st.lists(visit, max_size=12).map(lambda rows: [{**row, "id": n} for n, 
 @given(visits, st.sampled_from([date(2017, 3, 12), date(2017, 3, 13), date(2017, 3, 16), date(2017, 11, 6)]))
 def test_every_aggregation_equals_the_naive_oracle_on_any_day(rows, day):
     asked = [(k, c, d) for k in KINDS for c in ("cents",) for d in (None, 1, 3)]
-    asked += [(k, "shop", 3) for k in ("count", "min", "max", "distinct", "first", "last")] + [("count", None, 2), ("count", None, None)]
+    asked += [(k, "shop", 3) for k in ("count", "min", "max", "distinct", "first", "last")] + [
+        ("count", None, 2),
+        ("count", None, None),
+    ]
     features = [Feature(f"f{n}", agg.Aggregation(k, c, d)) for n, (k, c, d) in enumerate(asked)]
     got = computed(features, rows, day, [1, 2, 3])
     for who in (1, 2, 3):
@@ -104,7 +108,7 @@ def test_where_counts_only_the_events_that_meet_it():
 
 def test_a_formula_reads_the_features_before_it():
     rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 1, tzinfo=UTC), "cents": 500, "shop": "a"}]
-    features = [Feature("c", agg.sum("cents")), Feature("d", pl.col("c") / 100), Feature("e", pl.col("d") * 2)]
+    features = [Feature("c", agg.sum("cents")), Feature("d", ratio("c", 100)), Feature("e", pl.col("d") * 2)]
     assert computed(features, rows, date(2017, 3, 13), [1]).select("c", "d", "e").row(0) == (500, 5.0, 10.0)
 
 
@@ -121,7 +125,7 @@ def test_an_infinite_feature_is_an_error_of_its_definition():
         ([Feature("x", agg.sum("cent"))], r"unknown event column 'cent' in feature x. Did you mean 'cents'"),
         ([Feature("x", agg.sum("price"))], r"sum of a column that is not an integer in feature x"),
         ([Feature("x", agg.count(where=pl.col("sho") == "a"))], r"unknown event column 'sho'.*'shop'"),
-        ([Feature("n", agg.count()), Feature("x", pl.col("m") / 2)], r"unknown feature 'm' in feature x"),
+        ([Feature("n", agg.count()), Feature("x", pl.col("m") * 2)], r"unknown feature 'm' in feature x"),
     ],
 )
 def test_a_definition_that_cannot_be_meant_is_refused_with_the_nearest_name(features, said):

@@ -1,0 +1,58 @@
+"""Arithmetic of formulas whose bits do not depend on how many rows are computed at once.
+
+Polars 2.1 divides a column by a literal as a multiplication by the literal's reciprocal. In a third of all values that is
+one bit off the quotient, and a frame of one row is divided truly: the same formula answers otherwise in training, where
+there are many rows, than in service, where there is one. Division of column by column is exact in both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import polars as pl
+
+from lockstep.errors import DefinitionError
+
+__all__ = ["check_exact", "elapsed_days", "ratio"]
+
+
+def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
+    """Divide a feature by another or by a number, null where the divisor is 0: infinity and NaN are never features.
+
+    >>> pl.DataFrame({"a": [1, 5, 2], "b": [3, 0, None]}).select(ratio("a", "b"), c=ratio("a", 3)).rows()
+    [(0.3333333333333333, 0.3333333333333333), (None, 1.6666666666666667), (None, 0.6666666666666666)]
+    """
+    a = (pl.col(above) if isinstance(above, str) else above).cast(pl.Float64)
+    if isinstance(below, int | float):
+        return a / (pl.lit(float(below)) + a * 0.0)  # a column of the number: see the module
+    b = (pl.col(below) if isinstance(below, str) else below).cast(pl.Float64)
+    return pl.when(b != 0).then(a / b)
+
+
+def elapsed_days(since: str, until: str) -> pl.Expr:
+    """Return the time between two instants in days of 86400 seconds, Float64."""
+    microseconds = (pl.col(until) - pl.col(since)).dt.total_microseconds()
+    return ratio(ratio(microseconds, 1e6), 86400.0)
+
+
+def check_exact(formula: pl.Expr, feature: str) -> None:
+    """Raise DefinitionError when a formula divides by a literal."""
+    for node in _nodes(json.loads(formula.meta.serialize(format="json"))):
+        division = node.get("BinaryExpr", {})
+        if division.get("op") == "TrueDivide" and not any("Column" in n for n in _nodes(division["right"])):
+            raise DefinitionError(
+                "division by a literal", where=f"feature {feature}", found=str(formula),
+                do="Write ratio(above, number): Polars rounds this one otherwise for one row than for many.",
+            )  # fmt: skip
+
+
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield every mapping in a serialized expression."""
+    if isinstance(tree, dict):
+        yield tree
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from _nodes(branch)
