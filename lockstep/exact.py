@@ -1,8 +1,8 @@
 """Arithmetic of formulas whose bits do not depend on how many rows are computed at once.
 
-Polars 2.1 divides a column by a literal as a multiplication by the literal's reciprocal. In a third of all values that is
-one bit off the quotient, and a frame of one row is divided truly: the same formula answers otherwise in training, where
-there are many rows, than in service, where there is one. Division of column by column is exact in both.
+Polars 2.1 divides a column by a literal as a multiplication by the literal's reciprocal. In a third of all values that
+is one bit off the quotient, and a frame of one row is divided truly: the same formula answers otherwise in training,
+where there are many rows, than in service, where there is one. Division of column by column is exact in both.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ __all__ = ["StageBusy", "changed", "lock_outputs", "outputs_equal", "run_stage",
 
 
 _CHATTER = (
-    "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto staging",
+    "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto",
     "\tdvc config core.autostage", "Use `dvc push`", "Running stage", "> ", "Stage '", "Verifying outputs",
 )  # fmt: skip
 """What DVC says besides the stage's own words."""

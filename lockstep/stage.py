@@ -47,8 +47,8 @@ def stage(main: Callable[[], None]) -> int:
 def supervise(process: subprocess.Popen[Any]) -> int:
     """Wait for a process that leads a session of its own; pass Ctrl-C on to it alone and wait for it to tidy up.
 
-    A terminal signals everybody in the foreground at once. Prefect's embedded server would die before the flow that still
-    reports to it, which then tries to reach it for minutes.
+    A terminal signals everybody in the foreground at once. Prefect's embedded server would die before the flow that
+    still reports to it, which then tries to reach it for minutes.
     """
     try:
         while True:  # in steps: after Polars' first query a blocking wait is no longer interrupted by Ctrl-C

@@ -1,4 +1,4 @@
-"""A naive oracle for snapshots: plain Python over lists of rows, written from the rules, without Polars or the engine."""
+"""A naive oracle for snapshots: plain Python over lists of rows, from the rules, without Polars or the engine."""
 
 import math
 from datetime import UTC, datetime, time, timedelta
@@ -24,21 +24,26 @@ def values(events, column, day, days, zone):
     return inside if column is None else [e[column] for e in inside if e[column] is not None]
 
 
-def aggregate(kind, found):
-    if kind == "count":
-        return len(found)
-    if kind == "sum":
-        return sum(found)
-    if kind == "distinct":
-        return len(set(found))
-    if kind == "mean":
-        return float(sum(found)) / float(len(found)) if found else None
-    if kind == "std":
-        n = len(found)
-        if n < 2:
-            return None
-        spread = n * sum(v * v for v in found) - sum(found) ** 2  # integers of any size: exact
-        return math.sqrt(float(spread) / float(n * (n - 1)))
-    if not found:
+def std(found):
+    n = len(found)
+    if n < 2:
         return None
-    return {"min": min, "max": max, "first": lambda v: v[0], "last": lambda v: v[-1]}[kind](found)
+    spread = n * sum(v * v for v in found) - sum(found) ** 2  # integers of any size: exact
+    return math.sqrt(float(spread) / float(n * (n - 1)))
+
+
+def aggregate(kind, found):
+    of_nothing = {"count": 0, "sum": 0, "distinct": 0}
+    if not found:
+        return of_nothing.get(kind)
+    return {
+        "count": len,
+        "sum": sum,
+        "distinct": lambda v: len(set(v)),
+        "mean": lambda v: float(sum(v)) / float(len(v)),
+        "std": std,
+        "min": min,
+        "max": max,
+        "first": lambda v: v[0],
+        "last": lambda v: v[-1],
+    }[kind](found)

@@ -204,7 +204,7 @@ class TestCheck:
 
     def test_a_pin_of_other_data_is_seen(self, sealed):
         pin(sealed, "0" * 32 + ".dir")
-        with pytest.raises(DataError, match="data differs from its pin in data.dvc"):
+        with pytest.raises(DataError, match=r"data differs from its pin in data\.dvc"):
             check_data(sealed)
 
     def test_a_sealed_line_that_was_rewritten_is_seen_against_git(self, sealed):

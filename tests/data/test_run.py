@@ -1,4 +1,4 @@
-"""Stories of `lockstep run` on a slice of the real households: what a user does, what goes wrong, what they are told."""
+"""Stories of `lockstep run` on a slice of the real households: what a user does, what goes wrong, what is said."""
 
 import json
 import os
@@ -297,7 +297,8 @@ def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, 
         "import pathlib\n"
         "here = pathlib.Path.cwd()\n"
         "files = [getattr(m, '__file__', None) for m in list(sys.modules.values())]\n"
-        "print(*sorted({str(pathlib.Path(f).relative_to(here)) for f in files if f and pathlib.Path(f).is_relative_to(here)}))\n"
+        "mine = {pathlib.Path(f).relative_to(here) for f in files if f and pathlib.Path(f).is_relative_to(here)}\n"
+        "print(*sorted(map(str, mine)))\n"
     )
     for name, words in {"features": [], "dataset": [], "baselines": [], "train": ["rfm"], "evaluate": ["rfm"]}.items():
         module = re.search(r"-m (\S+)", deps[name]["cmd"]).group(1)
