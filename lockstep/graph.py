@@ -61,7 +61,8 @@ def changed(root: Path) -> list[str]:
 
     try:
         with Repo(str(root)) as repo:
-            return sorted(name for name in repo.status() if not name.endswith(".dvc"))
+            found = [name for name in repo.status() if not name.endswith(".dvc")]
+            return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
     except DvcException as e:
         raise UserError(
             "DVC cannot read the pipeline", where="dvc.yaml and dvc.lock", found=str(e).rstrip("."),

@@ -136,17 +136,28 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
     for day in progress(list(keys), f"features {view.name}"):
         cached = cache / f"{day}-{keys[day]}.parquet"
         kept.add(cached.name)
-        if not cached.is_file():
+        height = _height(cached)
+        if height is None:
             entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-            write_parquet(snapshot(view, events.known(day), entities, day, events.zone), cached)
+            frame = snapshot(view, events.known(day), entities, day, events.zone)
+            write_parquet(frame, cached)
+            height = frame.height
             computed += 1
-        rows += pl.scan_parquet(cached).select(pl.len()).collect().item()
+        rows += height
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, out / f"{day}.parquet")  # a copy: DVC may link and protect its outputs
     for old in cache.glob("*.parquet"):
         if old.name not in kept:
             old.unlink()
     return Built(view, len(keys), rows, computed)
+
+
+def _height(path: Path) -> int | None:
+    """Return the rows of a cached day; None where it is missing or was cut short by a crash."""
+    try:
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    except (OSError, pl.exceptions.PolarsError):
+        return None
 
 
 def cache_keys(code: str, view: View, clean: Path, first: date, last: date) -> dict[date, str]:

@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import yaml
 
+from lockstep.files import tree_hash
 from tests.conftest import ENV, git, lockstep
 
 BIN = str(Path(sys.executable).parent)
@@ -329,3 +330,17 @@ def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, 
     assert dvc("plots", "show", "--json")
     status = json.loads(dvc("status", "--json"))
     assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm"}
+
+
+def test_a_day_cache_cut_short_by_a_crash_is_computed_anew(built_slice, copy):
+    folder = copy(built_slice)
+    days = sorted((folder / "state/days").rglob("*.parquet"))
+    days[10].write_bytes(days[10].read_bytes()[:100])
+    days[20].unlink()
+    shutil.rmtree(folder / "artifacts/features")
+    done = subprocess.run(
+        [sys.executable, "-m", "lockstep.snapshots"], cwd=folder, env=ENV, capture_output=True, text=True, check=False
+    )
+    assert "2 computed" in done.stdout, done.stdout + done.stderr
+    honest = yaml.safe_load((built_slice / "dvc.lock").read_text())["stages"]["features"]["outs"]
+    assert tree_hash(folder / "artifacts/features") in [out["md5"] for out in honest]
