@@ -90,7 +90,11 @@ class Aggregation:
 
 def _reduce(values: pl.Expr, kind: Kind) -> pl.Expr:
     """Reduce the values of a group; mean, std, min, max, first and last of nothing are null."""
-    n, total = values.len().cast(pl.Int64), values.sum()
+    n = values.len().cast(pl.Int64)
+    if kind in ("sum", "mean"):  # 128 bits, then a strict cast: a sum that does not fit is an error, not a wrong number
+        total = values.cast(pl.Int128).sum()
+    if kind == "sum":
+        return total.cast(pl.Int64, strict=True)
     if kind == "mean":
         return pl.when(n > 0).then(total.cast(pl.Float64) / n.cast(pl.Float64))
     if kind == "std":  # ddof 1; integers under the root: microseconds squared need 128 bits
@@ -99,7 +103,6 @@ def _reduce(values: pl.Expr, kind: Kind) -> pl.Expr:
         return pl.when(n > 1).then((spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt())
     return {
         "count": n,
-        "sum": total,
         "min": values.min(),
         "max": values.max(),
         "distinct": values.n_unique().cast(pl.Int64),
@@ -114,7 +117,7 @@ def count(column: str | None = None, *, days: int | None = None, where: pl.Expr 
 
 
 def sum(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
-    """Sum an integer column. Of the column's type, 0 where there are no values."""
+    """Sum an integer column. Int64, 0 where there are no values; a sum that does not fit is an error."""
     return Aggregation("sum", column, days, where)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lockstep.errors import LockstepError
-from lockstep.stage import QUIET
+from lockstep.stage import QUIET, unexpected
 
 __all__ = ["app", "main"]
 
@@ -36,14 +36,16 @@ def land(
     until: Annotated[str | None, typer.Option(help="The last landing day to seal, YYYY-MM-DD.")] = None,
 ) -> None:
     """Land and seal raw days, refill missing ones, pin the data."""
+    from lockstep.clock import parse_day
     from lockstep.errors import UserError
     from lockstep.project import project
     from lockstep.run import land_days
 
     try:
-        new = land_days(project(), until)
+        last = parse_day(until) if until else None
     except ValueError as e:
         raise UserError("bad day", where="--until", found=e) from None
+    new = land_days(project(), last)
     days = {line.landing_day for line in new}
     print(f"sealed {len(new)} partitions of {len(days)} landing days" if new else "nothing new to seal")
 
@@ -60,19 +62,12 @@ def check() -> None:
 @app.command()
 def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml.")] = False) -> None:
     """Compare the code dependencies of dvc.yaml with each stage's import closure."""
-    from lockstep.deps import check_deps, write_deps
-    from lockstep.errors import GuaranteeError
+    from lockstep.deps import require_deps, write_deps
     from lockstep.project import project
 
-    wrong = check_deps(project())
     if write:
         write_deps(project())
-    elif wrong:
-        name, (missing, needless) = next(iter(wrong.items()))
-        raise GuaranteeError(
-            "code dependencies are not the import closure", where=f"dvc.yaml stage {name}",
-            found=f"missing {missing or 'none'}, needless {needless or 'none'}", do="Run `lockstep deps --write`.",
-        )  # fmt: skip
+    require_deps(project())
     print("code dependencies are each stage's import closure")
 
 
@@ -93,7 +88,8 @@ def main() -> None:
             message = e.format_message() if hasattr(e, "format_message") else str(e)
             print(f"error: {message}", file=sys.stderr)
             sys.exit(2)
-        raise
+        print(f"error: {unexpected(e)}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

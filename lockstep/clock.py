@@ -38,10 +38,6 @@ class Zone:
         """Return the calendar day of an instant column, as Date."""
         return instant.dt.convert_time_zone(self.name).dt.date()
 
-    def start_of(self, day: pl.Expr) -> pl.Expr:
-        """Return the first instant of a Date column, as INSTANT."""
-        return day.cast(pl.Datetime("us")).dt.replace_time_zone(self.name).dt.convert_time_zone("UTC")
-
 
 def days(first: date, last: date) -> Iterator[date]:
     """Yield every day from `first` to `last`, both included."""

@@ -66,7 +66,10 @@ def _imports(tree: ast.AST, module: str, *, is_package: bool) -> Iterator[str]:
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
+            for branch in node.orelse:
+                yield branch
+                yield from _walk(branch)
             continue
         yield node
         yield from _walk(node)

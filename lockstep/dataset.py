@@ -22,7 +22,7 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.define import Question
-from lockstep.errors import DataError, GuaranteeError, SettingsError
+from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
@@ -38,23 +38,25 @@ CUTOFF, PART, LABEL = "cutoff", "part", "label"
 
 
 class Part(NamedTuple):
-    """A part of the training set: its cut-offs and the day before which its labels must have landed."""
+    """A part of the training set: its cut-offs, the day before which labels must have landed, and those left out."""
 
     name: str
     cutoffs: list[date]
     known: date
+    left_out: int
 
 
 def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
     """Split the cut-offs by time into train, test and the embargo between them.
 
     Train is known on the first test cut-off, test on the `end` of the calendar. The embargo belongs to neither: its
-    labels are not closed when train is known. It is kept for counting alone.
+    labels are not closed when train is known. It is kept for counting alone. Cut-offs whose labels are still open are
+    left out and counted.
 
     Raises
     ------
     SettingsError
-        A part without cut-offs, or one whose labels are not closed on its knowledge day.
+        A part without cut-offs, or without one whose labels are closed on its knowledge day.
     """
     cutoffs = settings.cutoffs.days()
     train = [d for d in cutoffs if d <= settings.train_until]
@@ -66,20 +68,18 @@ def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
             found=f"{cutoffs[0]} .. {cutoffs[-1]} every {settings.cutoffs.every_days} days",
             do="Move cutoffs, train_until or test_from.",
         )  # fmt: skip
-    found = [
-        Part("train", train, settings.known.train or test[0]),
-        Part("embargo", between, settings.known.test or end),
-        Part("test", test, settings.known.test or end),
-    ]
-    for part in found:
-        open_ = [d for d in part.cutoffs if d + timedelta(days=horizon_days) > part.known]
-        if open_ or part.known > end:
+    known_train, known_test = settings.known.train or test[0], settings.known.test or end
+    split = [("train", train, known_train), ("embargo", between, known_test), ("test", test, known_test)]
+    found = []
+    for name, all_days, known in split:
+        closed = [d for d in all_days if d + timedelta(days=horizon_days) <= known <= end]
+        if not closed and name != "embargo":
             raise SettingsError(
-                f"labels of {part.name} are not closed", where="params.yaml dataset",
-                expected=f"cut-off + {horizon_days} days <= {part.known} <= {end}",
-                found=f"{len(open_)} open cut-offs{f' from {open_[0]}' if open_ else ''}",
-                do="Move the cut-offs or the knowledge day.",
+                f"labels of {name} are not closed", where="params.yaml dataset",
+                expected=f"cut-offs with cut-off + {horizon_days} days <= {known} <= {end}",
+                found=f"{all_days[0]} .. {all_days[-1]}", do="Move the cut-offs or the knowledge day.",
             )  # fmt: skip
+        found.append(Part(name, closed, known, len(all_days) - len(closed)))
     return found
 
 
@@ -100,9 +100,10 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
         end = day + timedelta(days=question.horizon_days)
         ahead = later.filter((pl.col(EVENT_DAY) >= day) & (pl.col(EVENT_DAY) < end))
         asked, labelled = pl.collect_all([population, question.label(population, ahead).select(key, LABEL)])
-        if asked.height != labelled.height or labelled.get_column(key).n_unique() != asked.height:
+        same = asked.sort(key).equals(labelled.select(key).sort(key)) and asked.get_column(key).is_unique().all()
+        if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
             raise DataError(
-                "the label does not answer once for each of the population", where=f"{question.name} on {day}",
+                "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
                 expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",
             )  # fmt: skip
         frames.append(
@@ -121,6 +122,12 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
         Feast gave other rows back than it was asked for, or in another order.
     """
     request = {n: t for v in catalogue.on_demand for n, t in v.request.items()}
+    for name, kind in request.items():
+        if kind != INSTANT:
+            raise DefinitionError(
+                f"a training set cannot know what a request carries as {name!r}", where="features/on_demand.py",
+                expected=str(INSTANT), found=str(kind), do="A question about cut-offs has their instant alone.",
+            )  # fmt: skip
     asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
@@ -139,7 +146,7 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
 def build(p: Project) -> None:
     """Build ``artifacts/dataset/training.parquet`` and its description ``dataset.json``."""
     settings, contracts = p.settings, load_contracts(p.folder("contracts"))
-    question = p.objects("labels", Question)[0]
+    question = _one(p.objects("labels", Question))
     first, last = snapshot_days(
         read_landings(p.root / "landings.csv"), [c.table for c in contracts.values() if c.calendar == "daily"]
     )
@@ -147,6 +154,9 @@ def build(p: Project) -> None:
     events = Events(question.source, read_tables(clean, contracts, settings.clock, question.source.tables), first, last)
     split = parts(settings.dataset, question.horizon_days, last)
     asked = {part.name: ask(question, events, part, settings.clock) for part in split if part.cutoffs}
+    for name in ("train", "test"):
+        if asked[name].is_empty():
+            raise DataError(f"nobody to ask in {name}", where=question.name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, question.entity.key)
     frame = join_features(p, catalogue, rows)
@@ -173,10 +183,18 @@ def build(p: Project) -> None:
     print(f"dataset: {frame.height} rows x {len(catalogue.refs())} features")
 
 
+def _one(questions: list[Question]) -> Question:
+    if len(questions) > 1:
+        names = ", ".join(q.name for q in questions)
+        raise DefinitionError("more than one question", where="labels", expected="one", found=names)
+    return questions[0]
+
+
 def _count(part: Part, rows: pl.DataFrame | None) -> dict[str, object]:
     base = None if rows is None else round(float(rows[LABEL].mean()), 6)  # type: ignore[arg-type]  # never null: a label is 0 or 1
     return {
         "cutoffs": len(part.cutoffs),
+        "left_out": part.left_out,
         "known": str(part.known),
         "rows": 0 if rows is None else rows.height,
         "base_rate": base,

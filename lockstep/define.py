@@ -14,7 +14,7 @@ import polars as pl
 
 from lockstep.agg import Aggregation
 from lockstep.errors import DefinitionError, did_you_mean
-from lockstep.exact import check_exact
+from lockstep.exact import check_exact, check_row_level
 
 __all__ = [
     "Entity",
@@ -26,6 +26,9 @@ __all__ = [
     "View",
     "source",
 ]
+
+RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label"}
+"""Names of columns that stand beside features."""
 
 Frames = Mapping[str, pl.LazyFrame]
 
@@ -95,6 +98,7 @@ class Feature:
     def __post_init__(self) -> None:
         if isinstance(self.value, pl.Expr):
             check_exact(self.value, self.name)
+            check_row_level(self.value, self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,5 +237,7 @@ class Question:
 
 def _unique(names: list[str], where: str) -> None:
     for name in names:
+        if name in RESERVED:
+            raise DefinitionError(f"{name!r} is a name of Lockstep's own", where=where, do="Choose another.")
         if names.count(name) > 1:
             raise DefinitionError(f"feature {name!r} is defined twice", where=where, do="Rename one of them.")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from lockstep.closure import closure
-from lockstep.errors import UserError
+from lockstep.errors import GuaranteeError, UserError
 from lockstep.files import writing
 from lockstep.project import Project
 
-__all__ = ["check_deps", "write_deps"]
+__all__ = ["check_deps", "require_deps", "write_deps"]
 
 
 def check_deps(project: Project) -> dict[str, tuple[list[str], list[str]]]:
@@ -23,6 +23,16 @@ def check_deps(project: Project) -> dict[str, tuple[list[str], list[str]]]:
         if have != want:
             wrong[name] = (sorted(want - have), sorted(have - want))
     return wrong
+
+
+def require_deps(project: Project) -> None:
+    """Raise GuaranteeError for the first stage whose code dependencies are not its import closure."""
+    for name, (missing, needless) in check_deps(project).items():
+        raise GuaranteeError(
+            "code dependencies are not the import closure", where=f"dvc.yaml stage {name}",
+            found=f"missing {', '.join(missing) or 'none'}, needless {', '.join(needless) or 'none'}",
+            do="Run `lockstep deps --write`, or DVC cannot see that such a file changed.",
+        )  # fmt: skip
 
 
 def write_deps(project: Project) -> None:

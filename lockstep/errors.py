@@ -45,7 +45,8 @@ class LockstepError(Exception):
             parts = [f"expected {expected}"] if expected is not None else []
             parts += [f"found {found}"] if found is not None else []
             text += ": " + ", ".join(parts)
-        super().__init__(f"{text}. {do}".rstrip() if do else f"{text}.")
+        text = text if text.endswith((".", "?", "!")) else f"{text}."
+        super().__init__(f"{text} {do}" if do else text)
 
 
 class GuaranteeError(LockstepError):

@@ -197,8 +197,8 @@ def write(found: Evaluation, about: Mapping[str, Any], folder: Path) -> None:
 
 
 def params_hash(settings: Settings, name: str) -> str:
-    """Return the md5 of the settings that shape model `name`: zone, dataset, train and its own cell of the matrix."""
-    known = settings.model_dump(mode="json", include={"zone", "dataset", "train"})
+    """Return the md5 of the settings that shape the card of model `name`: all but landing and other models."""
+    known = settings.model_dump(mode="json", include={"zone", "dataset", "train", "baselines", "evaluate"})
     text = json.dumps({**known, "model": settings.models[name].model_dump(mode="json")}, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -30,17 +30,25 @@ class Table:
         """Return the rows known on `day`: landed before it, latest version, not deleted, event day before it."""
         return known(self.rows, self.contract, day, self.zone)
 
-    def is_settled(self, first: date) -> bool:
-        """Tell whether no row ever came late, changed or went: events on their own day, dimensions by `first`."""
-        in_time = pl.lit(first) if self.contract.event_time is None else event_day(self.contract, self.zone)
-        on_time = pl.col("_landing_day") <= in_time
+    def is_settled(self, first: date, key: tuple[str, ...]) -> bool:
+        """Tell whether no row ever came late, changed or went: events on their own day, dimensions before `first`.
+
+        Nor may the rows of one event (one `key` of the source, where the table carries it) lie on several days: an
+        event that grows after its day has two truths.
+        """
+        day = event_day(self.contract, self.zone)
+        dimension = self.contract.event_time is None
+        on_time = pl.col("_landing_day") < pl.lit(first) if dimension else pl.col("_landing_day") <= day
+        whole = not dimension and set(key) <= set(self.rows.columns)
+        one_day = day.n_unique().over(*key) == 1 if whole else pl.lit(True)
         facts = self.rows.lazy().select(
             on_time.all().alias("on_time"),
             pl.col("_deleted").any().alias("deleted"),
             (pl.struct(self.contract.key).n_unique() == pl.len()).alias("one_version"),
+            one_day.all().alias("one_day"),
         )
-        on_time_, deleted, one_version = facts.collect().row(0)
-        return bool(on_time_) and not deleted and bool(one_version)
+        row = facts.collect().row(0, named=True)
+        return row["on_time"] and not row["deleted"] and row["one_version"] and row["one_day"]
 
 
 def read_tables(clean: Path, contracts: Mapping[str, Contract], zone: Zone, names: tuple[str, ...]) -> dict[str, Table]:
@@ -98,7 +106,7 @@ class Events:
     def __init__(self, source: Source, tables: Mapping[str, Table], first: date, last: date) -> None:
         self.source, self.tables, self.last = source, {t: tables[t] for t in source.tables}, last
         self.zone = next(iter(self.tables.values())).zone
-        self.short = source.causal and all(t.is_settled(first) for t in self.tables.values())
+        self.short = source.causal and all(t.is_settled(first, source.key) for t in self.tables.values())
         if self.short:
             middle = first + (last - first) // 2
             self._prove(middle)

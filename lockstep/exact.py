@@ -15,7 +15,7 @@ import polars as pl
 
 from lockstep.errors import DefinitionError
 
-__all__ = ["check_exact", "elapsed_days", "ratio"]
+__all__ = ["check_exact", "check_row_level", "elapsed_days", "ratio"]
 
 
 def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
@@ -46,6 +46,42 @@ def check_exact(formula: pl.Expr, feature: str) -> None:
                 "division by a literal", where=f"feature {feature}", found=str(formula),
                 do="Write ratio(above, number): Polars rounds this one otherwise for one row than for many.",
             )  # fmt: skip
+
+
+_ROW_LEVEL = {
+    "TemporalExpr", "FillNull", "Coalesce", "Abs", "Negate", "Clip", "MaxHorizontal", "MinHorizontal",
+    "IsNull", "IsNotNull", "IsFinite", "IsNan", "IsIn", "IsBetween", "Not", "AnyHorizontal", "AllHorizontal",
+}  # fmt: skip
+"""Functions of one row that give the same bits in every engine, by Polars' own names."""
+
+
+def check_row_level(formula: pl.Expr, feature: str) -> None:
+    """Raise DefinitionError when a formula looks at other rows, or computes what engines round differently."""
+    if name := _foreign(json.loads(formula.meta.serialize(format="json"))):
+        raise DefinitionError(
+            f"{name} in a formula", where=f"feature {feature}", found=str(formula),
+            expected="+ - x /, comparisons, conditions and calendar functions of one row",
+            do="Aggregate events in a view, or compute it in the source.",
+        )  # fmt: skip
+
+
+def _foreign(node: Any) -> str | None:
+    """Return the first node of a serialized expression that is not an operation on one row."""
+    if not isinstance(node, dict) or len(node) != 1:
+        return str(node)
+    ((kind, body),) = node.items()
+    if kind in ("Column", "Literal"):
+        return None
+    if kind == "Function":
+        name = body["function"]
+        while isinstance(name, dict) and not set(name) & _ROW_LEVEL:
+            name = next(iter(name.values()))  # such as Boolean: IsNull
+        name = name if isinstance(name, str) else next(iter(set(name) & _ROW_LEVEL))
+        return next(filter(None, map(_foreign, body["input"])), None) if name in _ROW_LEVEL else name
+    inner = {"BinaryExpr": ("left", "right"), "Ternary": ("predicate", "truthy", "falsy"), "Cast": ("expr",)}
+    if kind == "Alias":
+        return _foreign(body[0])
+    return next(filter(None, (_foreign(body[i]) for i in inner[kind])), None) if kind in inner else str(kind)
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -15,12 +15,22 @@ import yaml
 from lockstep.errors import LockstepError, UserError
 from lockstep.stage import QUIET
 
-__all__ = ["StageBusy", "changed", "lock_outputs", "outputs_equal", "run_stage", "stages"]
+__all__ = [
+    "StageBusy",
+    "StageFailed",
+    "changed",
+    "lock_outputs",
+    "models_of",
+    "outputs_equal",
+    "run_stage",
+    "stages",
+]
 
 
 _CHATTER = (
     "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto",
-    "\tdvc config core.autostage", "Use `dvc push`", "Running stage", "> ", "Stage '", "Verifying outputs",
+    "\tdvc config core.autostage", "Use `dvc push`", "error: ", "ERROR: ",
+    "Running stage", "> ", "Stage '", "Verifying outputs",
 )  # fmt: skip
 """What DVC says besides the stage's own words."""
 
@@ -57,12 +67,15 @@ def stages(root: Path) -> dict[str, list[str]]:
 def changed(root: Path) -> list[str]:
     """Ask DVC, in this process, which stages would run; raise UserError when it cannot read the project."""
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
             found = [name for name in repo.status() if not name.endswith(".dvc")]
             return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
+    except LockError as e:
+        raise StageBusy("another process holds DVC's lock", where=str(root), do="Wait for it, then run again.") from e
     except DvcException as e:
         raise UserError(
             "DVC cannot read the pipeline", where="dvc.yaml and dvc.lock", found=str(e).rstrip("."),
@@ -122,6 +135,11 @@ def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
         if "exited with" in line:
             code = int(line.rsplit(" ", 1)[-1].strip("'\".") or code)
     raise StageFailed(stage, reason or f"stage {stage} failed: {' '.join(lines[-3:])}", code)
+
+
+def models_of(root: Path) -> list[str]:
+    """Return the models of the graph: the cells of the stage `evaluate`."""
+    return sorted(name.removeprefix("evaluate@") for name in stages(root) if name.startswith("evaluate@"))
 
 
 def lock_outputs(text: str) -> dict[str, str]:

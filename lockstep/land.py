@@ -11,9 +11,9 @@ import polars as pl
 
 from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
-from lockstep.errors import DataError
+from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
-from lockstep.landings import EMPTY, Landing, content_hash, partition, read_landings, write_landings
+from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, write_landings
 
 __all__ = ["Raw", "land"]
 
@@ -38,18 +38,22 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         Raw rows break the schema or a `fail` rule of their contract (nothing is sealed), or a refilled partition is not
         the one that was sealed.
     """
-    ledger = read_landings(root / "landings.csv")
-    beside = root / ".landing"
+    ledger = check_sealed(root, missing_is_fine=True)
+    beside = root / "state/landing"
     shutil.rmtree(beside, ignore_errors=True)
+    start = max((date.fromordinal(line.landing_day.toordinal() + 1) for line in ledger), default=first)
+    missing = {x for x in ledger if x.byte_hash != EMPTY and not (root / "data" / x.path).is_file()}
+    if start > until and not missing:
+        return []
+    tables = {table: _judged(_raw(raw, contract), contract) for table, contract in sorted(contracts.items())}
+    _check_calendar(tables, start, until)
     new: list[Landing] = []
     for table, contract in sorted(contracts.items()):
         sealed = {line.landing_day: line for line in ledger if line.table == table}
-        wanted = _days_to_write(root / "data", sealed, first, until)
-        if not wanted:
-            continue
-        rows = _judged(_raw(raw, contract), contract)
-        parts = {k[0]: v for k, v in rows.partition_by("_landing_day", as_dict=True, include_key=False).items()}
-        for day in wanted:
+        rows = tables[table].partition_by("_landing_day", as_dict=True, include_key=False)
+        parts = {key[0]: part for key, part in rows.items()}
+        _check_past(contract, parts, sealed, start)
+        for day in [x.landing_day for x in missing if x.table == table] + list(days(start, until)):
             line = _write(beside, contract, day, parts.get(day))
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
@@ -62,11 +66,28 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     return new
 
 
-def _days_to_write(data: Path, sealed: Mapping[date, Landing], first: date, until: date) -> list[date]:
-    """Return sealed days whose file is missing, then the days after the last sealed one."""
-    missing = [d for d, x in sealed.items() if x.byte_hash != EMPTY and not (data / x.path).is_file()]
-    start = date.fromordinal(max(sealed).toordinal() + 1) if sealed else first
-    return missing + list(days(start, until))
+def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date) -> None:
+    """Refuse to seal days that the source has not reached: an empty seal is for good."""
+    last = pl.concat([rows.select("_landing_day") for rows in tables.values()])["_landing_day"].max()
+    if isinstance(last, date) and start <= until and until > last:
+        raise UserError(
+            "the source ends before the last day to seal", where="lockstep land", expected=f"until <= {last}",
+            found=until, do="Land up to the last day that has come; later days would be sealed as empty for good.",
+        )  # fmt: skip
+
+
+def _check_past(
+    contract: Contract, parts: Mapping[date, pl.DataFrame], sealed: Mapping[date, Landing], start: date
+) -> None:
+    """Refuse rows that name a landing day in the past that was sealed without them: they would be lost."""
+    for day, rows in sorted(parts.items()):
+        have = sealed[day].rows if day in sealed else 0
+        if day < start and rows.height != have:
+            raise DataError(
+                "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
+                expected=f"{have} sealed rows", found=f"{rows.height} rows",
+                do="What turns up late lands on the next unsealed day: see land in params.yaml and the landing module.",
+            )  # fmt: skip
 
 
 def _raw(raw: Raw, contract: Contract) -> pl.DataFrame:

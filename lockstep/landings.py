@@ -25,6 +25,7 @@ __all__ = [
     "EMPTY",
     "Landing",
     "check_data",
+    "check_sealed",
     "content_hash",
     "partition",
     "read_landings",
@@ -132,16 +133,7 @@ def check_data(root: Path) -> str:
         The first file that is missing, changed, unsealed or sealed as empty; a ledger of which git HEAD's version is
         not a prefix; a ``data.dvc`` that pins something else.
     """
-    landings = read_landings(root / "landings.csv")
-    _check_prefix(root)
-    hashes = {line.path: _check_partition(root / "data", line) for line in landings if line.byte_hash != EMPTY}
-    for found in sorted((root / "data").rglob("*")):
-        name = found.relative_to(root / "data").as_posix()
-        if found.is_file() and name not in hashes:
-            raise DataError(
-                "a file that was never sealed", where=f"data/{name}",
-                do="Remove it, or run `lockstep land` when an interrupted landing left it.",
-            )  # fmt: skip
+    hashes = {line.path: line.byte_hash for line in check_sealed(root) if line.byte_hash != EMPTY}
     digest = tree_hash(root / "data", hashes)
     if (pinned := _pinned(root / "data.dvc")) != digest:
         raise DataError(
@@ -151,7 +143,29 @@ def check_data(root: Path) -> str:
     return digest
 
 
-def _check_partition(data: Path, line: Landing) -> str:
+def check_sealed(root: Path, *, missing_is_fine: bool = False) -> list[Landing]:
+    """Compare ``data/`` with ``landings.csv``, and the ledger with git; return the ledger.
+
+    Before a landing, sealed files may be missing, and files that were never sealed are left to be overwritten.
+    """
+    landings = read_landings(root / "landings.csv")
+    _check_prefix(root)
+    names = set()
+    for line in landings:
+        if line.byte_hash != EMPTY and not (missing_is_fine and not (root / "data" / line.path).is_file()):
+            _check_partition(root / "data", line)
+            names.add(line.path)
+    for found in sorted((root / "data").rglob("*")) if not missing_is_fine else []:
+        name = found.relative_to(root / "data").as_posix()
+        if found.is_file() and name not in names:
+            raise DataError(
+                "a file that was never sealed", where=f"data/{name}",
+                do="Remove it, or run `lockstep land` when an interrupted landing left it.",
+            )  # fmt: skip
+    return landings
+
+
+def _check_partition(data: Path, line: Landing) -> None:
     where = f"data/{line.path}"
     if not (data / line.path).is_file():
         raise DataError("a sealed file is missing", where=where, do="Run `lockstep land` to refill it, or `dvc pull`.")
@@ -160,7 +174,6 @@ def _check_partition(data: Path, line: Landing) -> str:
             "a sealed file was changed", where=where, expected=f"md5 {line.byte_hash}", found=found,
             do="Remove the file and run `lockstep land` to refill it, or `dvc checkout data.dvc --force`.",
         )  # fmt: skip
-    return found
 
 
 def _check_prefix(root: Path) -> None:
@@ -183,4 +196,7 @@ def _pinned(path: Path) -> str | None:
     """Return the hash that a ``.dvc`` file pins."""
     if not path.exists():
         return None
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    try:
+        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    except (yaml.YAMLError, TypeError, KeyError, IndexError):
+        raise DataError("not a .dvc file", where=path.name, do=f"Restore it with `git checkout {path.name}`.") from None

@@ -7,11 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lockstep.files import file_hash, read_json, write_json
-from lockstep.graph import outputs_equal
+from lockstep.errors import LockstepError
+from lockstep.files import file_hash, read_json, write_json, write_text
+from lockstep.graph import models_of, outputs_equal
 from lockstep.landings import read_landings
 
 __all__ = ["Ledger", "read_ledger", "write_ledger"]
+
+
+_SHOWN = "state/ledger/shown"
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,14 @@ def read_ledger(root: Path, data: str) -> Ledger | None:
     path = _path(root, data)
     if not path.is_file():
         return None
-    stored = Ledger(**read_json(path))
-    equal = _outputs(root)  # HEAD may have moved since
-    return Ledger({**stored.lines, "outputs": equal}, stored.page) if Path(root / stored.page).is_file() else None
+    try:
+        stored = Ledger(**read_json(path))
+        shown = (root / _SHOWN).read_text(encoding="utf-8")
+    except (LockstepError, OSError, TypeError):
+        return None
+    if shown != path.name or not (root / stored.page).is_file():  # the page shows another run
+        return None
+    return Ledger({**stored.lines, "outputs": _outputs(root)}, stored.page)  # HEAD may have moved since
 
 
 def write_ledger(root: Path, data: str) -> Ledger:
@@ -51,11 +60,13 @@ def write_ledger(root: Path, data: str) -> Ledger:
     ledger = Ledger({**_lines(root, data), "outputs": _outputs(root)}, str(page))
     write_page(root, ledger.lines, root / page)
     write_json(asdict(ledger), _path(root, data))
+    write_text(_path(root, data).name, root / _SHOWN)
     return ledger
 
 
 def _path(root: Path, data: str) -> Path:
-    return root / "state/ledger" / f"{file_hash(root / 'dvc.lock')}-{data.removesuffix('.dir')}.json"
+    graph = file_hash(root / "dvc.yaml")[:12]
+    return root / "state/ledger" / f"{file_hash(root / 'dvc.lock')}-{data.removesuffix('.dir')}-{graph}.json"
 
 
 def _outputs(root: Path) -> str:
@@ -81,14 +92,15 @@ def _lines(root: Path, data: str) -> dict[str, str]:
         "dataset": ", ".join(f"{p['rows']:,} {name}" for name, p in dataset["parts"].items())
         + f" rows, base rate {dataset['all']['base_rate']:.4f}, {dataset['hashes']['dataset'][:12]}",
     }
-    for name, metrics in _judged(artifacts):
+    for name, metrics in _judged(root):
         lines[name] = f"AUC {metrics['auc']:.4f} [{metrics['auc_low']:.4f}, {metrics['auc_high']:.4f}]"
     return lines
 
 
-def _judged(artifacts: Path) -> list[tuple[str, dict[str, Any]]]:
+def _judged(root: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return the metrics of the models, best first, then of the baselines."""
-    models = [(p.parent.name, read_json(p)) for p in sorted((artifacts / "evaluate").glob("*/metrics.json"))]
+    artifacts = root / "artifacts"
+    models = [(m, read_json(artifacts / "evaluate" / m / "metrics.json")) for m in models_of(root)]
     models.sort(key=lambda m: -m[1]["auc"])
     baselines = read_json(artifacts / "baselines/baselines.json")
     return models + sorted(baselines.items(), key=lambda m: -m[1]["auc"])

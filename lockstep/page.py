@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from lockstep.files import read_json, write_text
+from lockstep.graph import models_of
 
 __all__ = ["write_page"]
 
@@ -28,7 +29,7 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     artifacts = root / "artifacts"
-    models = sorted(p.name for p in (artifacts / "evaluate").iterdir() if p.is_dir())
+    models = models_of(root)
     metrics = {m: read_json(artifacts / "evaluate" / m / "metrics.json") for m in models}
     metrics |= read_json(artifacts / "baselines/baselines.json")
     env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tomllib
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lockstep.errors import DefinitionError, SettingsError, did_you_mean
+from lockstep.errors import DefinitionError, LockstepError, SettingsError, did_you_mean
 from lockstep.settings import Settings, read_settings
 
 __all__ = ["Project", "project"]
@@ -27,7 +28,7 @@ T = TypeVar("T")
 class Project:
     """A project: its root folder, its settings and the modules that it names.
 
-    `names` maps a role (``landing``, ``sources``, ``views``, ``on_demand``, ``labels``, ``services``) to module names,
+    `names` maps a role (``landing``, ``views``, ``on_demand``, ``labels``, ``services``) to module names,
     and ``contracts`` to a folder.
     """
 
@@ -58,10 +59,13 @@ class Project:
             sys.path.insert(0, str(self.root))
         try:
             return [importlib.import_module(name) for name in self.modules(role)]
-        except ModuleNotFoundError as e:
-            raise DefinitionError(
-                f"cannot import {e.name}", where=f"[tool.lockstep] {role}", do="Mend the name."
-            ) from e
+        except LockstepError:
+            raise
+        except Exception as e:
+            told = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
+            at = traceback.extract_tb(e.__traceback__)[-1]
+            where = f"[tool.lockstep] {role}, {Path(at.filename).name} line {at.lineno}"
+            raise DefinitionError("a module cannot be imported", where=where, found=told, do="Mend it.") from e
 
     def objects(self, role: str, kind: type[T]) -> list[T]:
         """Return the objects of `kind` that the modules of `role` hold, in the order in which they were written."""
@@ -85,12 +89,26 @@ def project(start: Path | None = None) -> Project:
     for folder in _up(here):
         file = folder / "pyproject.toml"
         if file.is_file():
-            names = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("lockstep")
+            try:
+                names = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("lockstep")
+            except tomllib.TOMLDecodeError as e:
+                raise SettingsError("not TOML", where=str(file), found=e, do="Mend the file.") from None
             if names is not None:
-                return Project(folder, names)
+                return Project(folder, _checked(names))
     raise SettingsError(
         "not inside a Lockstep project", where=str(here), do="Change to a folder that was cloned from it."
     )
+
+
+ROLES = ("landing", "contracts", "views", "on_demand", "labels", "services", "flow")
+
+
+def _checked(names: dict[str, Any]) -> dict[str, Any]:
+    for name in names:
+        if name not in ROLES:
+            where = "[tool.lockstep] of pyproject.toml"
+            raise SettingsError(f"unknown role {name!r}", where=where, do=did_you_mean(name, ROLES))
+    return names
 
 
 def _up(folder: Path) -> Iterable[Path]:

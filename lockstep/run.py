@@ -6,14 +6,16 @@ import logging
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
-from lockstep.clock import Zone, parse_day
+from lockstep.clock import Zone
 from lockstep.contract import load_contracts
+from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault, LockstepError
 from lockstep.graph import changed
 from lockstep.land import land
-from lockstep.landings import Landing, check_data
+from lockstep.landings import Landing, check_data, check_sealed
 from lockstep.ledger import Ledger, read_ledger, write_ledger
 from lockstep.project import Project
 from lockstep.stage import QUIET, supervise
@@ -36,7 +38,11 @@ def run(project: Project) -> Ledger:
     if not any((root / "data").glob("*/*.parquet")):
         print("landing raw days", flush=True)
         land_days(project)
+    elif not (root / "data.dvc").exists():  # a first landing that was stopped before its pin
+        check_sealed(root)
+        pin_data(root)
     data = check_data(root)
+    require_deps(project)
     todo = changed(root)
     if not todo and (stored := read_ledger(root, data)):
         return stored
@@ -46,14 +52,20 @@ def run(project: Project) -> Ledger:
     return write_ledger(root, data)
 
 
-def land_days(project: Project, until: str | None = None) -> list[Landing]:
+def land_days(project: Project, until: date | None = None) -> list[Landing]:
     """Land and seal raw days up to `until` (``params.yaml`` by default), refill missing ones and pin the data."""
     settings = project.settings
     zone: Zone = settings.clock
     rows = project.load("landing")[0].rows
-    last = parse_day(until) if until else settings.land.until
     contracts = load_contracts(project.folder("contracts"))
-    new = land(project.root, contracts, lambda t: rows(t, settings.land, zone), settings.land.first, last)
+    new = land(
+        project.root,
+        contracts,
+        lambda t: rows(t, settings.land, zone),
+        settings.land.first,
+        until or settings.land.until,
+    )
+    check_sealed(project.root)
     pin_data(project.root)
     return new
 
@@ -75,8 +87,9 @@ def _flow(project: Project) -> None:
     """Run the project's flow in a process of its own, on a configured Prefect server or Prefect's embedded one."""
     home = project.root / "state/prefect"
     home.mkdir(parents=True, exist_ok=True)
+    own = "PREFECT_API_URL" in os.environ or (Path.home() / ".prefect/profiles.toml").exists()
     env = {
-        "PREFECT_HOME": str(home),
+        **({} if own else {"PREFECT_HOME": str(home)}),  # a server that the user configured is theirs to use
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the flow says what matters itself
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # the default, 20 s, fails on a slow machine
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import available_timezones
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lockstep.clock import Zone, days, parse_day
 from lockstep.errors import SettingsError, did_you_mean
@@ -20,6 +21,12 @@ def _quoted_day(value: object) -> date:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a quoted day; write it as 'YYYY-MM-DD', in quotes")
     return parse_day(value)
+
+
+def _known_zone(name: str) -> str:
+    if name not in (known := available_timezones()):
+        raise ValueError(f"{name!r} is not a time zone. {did_you_mean(name, known) if name else ''}"[:200])
+    return name
 
 
 Day = Annotated[date, BeforeValidator(_quoted_day)]
@@ -43,6 +50,12 @@ class Cutoffs(_Frozen):
     first: Day
     last: Day
     every_days: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _first_comes_first(self) -> Cutoffs:
+        if self.first > self.last:
+            raise ValueError(f"first {self.first} must not be after last {self.last}")
+        return self
 
     def days(self) -> list[date]:
         """Return the cut-offs in order."""
@@ -69,11 +82,6 @@ class Dataset(_Frozen):
         if self.train_until >= self.test_from:
             raise ValueError(f"train_until {self.train_until} must be before test_from {self.test_from}")
         return self
-
-    @property
-    def gap(self) -> timedelta:
-        """Return the time between the last train and the first test cut-off."""
-        return self.test_from - self.train_until
 
 
 class Train(_Frozen):
@@ -126,7 +134,7 @@ class Evaluate(_Frozen):
 class Settings(_Frozen):
     """All of ``params.yaml``."""
 
-    zone: str
+    zone: Annotated[str, AfterValidator(_known_zone)]
     land: Land
     dataset: Dataset
     train: Train

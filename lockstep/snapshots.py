@@ -20,9 +20,9 @@ from lockstep.clock import INSTANT, Zone, days
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.define import View
-from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
-from lockstep.files import file_hash, tree_hash, write_json, write_parquet
+from lockstep.files import file_hash, read_json, tree_hash, write_json, write_parquet
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.stage import progress, stage
@@ -82,17 +82,21 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     rows = entities.lazy().join(_aggregates(view, events.lazy(), day), on=key, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
-    frame = (
-        _formulas(view, rows)
-        .select(
-            key,
-            pl.lit(zone.start(day), INSTANT).alias(EVENT_TIMESTAMP),
-            pl.lit(date.fromordinal(day.toordinal() - 1), pl.Date).cast(INSTANT).alias(CREATED),
-            *(f.name for f in view.features),
-        )
-        .collect()
+    chosen = _formulas(view, rows).select(
+        key,
+        pl.lit(zone.start(day), INSTANT).alias(EVENT_TIMESTAMP),
+        pl.lit(date.fromordinal(day.toordinal() - 1), pl.Date).cast(INSTANT).alias(CREATED),
+        *(f.name for f in view.features),
     )
-    refuse_nan(frame, f"view {view.name}, snapshot {day}")
+    where = f"view {view.name}, snapshot {day}"
+    try:
+        frame = chosen.collect()
+    except pl.exceptions.InvalidOperationError as e:
+        raise DefinitionError(
+            "a value that its type cannot hold", where=where, found=str(e).splitlines()[0],
+            do="Sums are Int64: use a larger unit, or aggregate less.",
+        ) from e  # fmt: skip
+    refuse_nan(frame, where)
     return frame
 
 
@@ -132,38 +136,47 @@ class Built(NamedTuple):
 def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache: Path) -> Built:
     """Write a view's snapshots of the days in `keys` to ``out/<day>.parquet``, computing what the cache lacks."""
     seen = events.seen(view.entity.key)
-    rows, computed, kept = 0, 0, set()
+    rows, computed, kept = 0, 0, {}
+    index = _read_index(cache)
     for day in progress(list(keys), f"features {view.name}"):
         cached = cache / f"{day}-{keys[day]}.parquet"
-        kept.add(cached.name)
-        height = _height(cached)
+        height = _height(cached, index)
         if height is None:
             entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
             frame = snapshot(view, events.known(day), entities, day, events.zone)
             write_parquet(frame, cached)
             height = frame.height
             computed += 1
+            index[cached.name] = (file_hash(cached), height)
+        kept[cached.name] = index[cached.name]
         rows += height
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(cached, out / f"{day}.parquet")  # a copy: DVC may link and protect its outputs
+    write_json(kept, cache / "index.json")
     for old in cache.glob("*.parquet"):
         if old.name not in kept:
             old.unlink()
     return Built(view, len(keys), rows, computed)
 
 
-def _height(path: Path) -> int | None:
-    """Return the rows of a cached day; None where it is missing or was cut short by a crash."""
+def _read_index(cache: Path) -> dict[str, tuple[str, int]]:
+    """Return the hash and height of each cached day; none where the index is missing or broken."""
     try:
-        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
-    except (OSError, pl.exceptions.PolarsError):
-        return None
+        return {name: (str(digest), int(height)) for name, (digest, height) in read_json(cache / "index.json").items()}
+    except (DataError, AttributeError, TypeError, ValueError):
+        return {}
 
 
-def cache_keys(code: str, view: View, clean: Path, first: date, last: date) -> dict[date, str]:
-    """Return a key for each day: code, Polars, and every clean partition of the view's tables that landed before it."""
+def _height(path: Path, index: Mapping[str, tuple[str, int]]) -> int | None:
+    """Return the rows of a cached day; None where it is missing or is not what was written."""
+    digest, height = index.get(path.name, ("", 0))
+    return height if path.is_file() and file_hash(path) == digest else None
+
+
+def cache_keys(seed: str, view: View, clean: Path, first: date, last: date) -> dict[date, str]:
+    """Return a key for each day: `seed` (code, zone, contracts), Polars and every clean partition known by then."""
     partitions = sorted((p.stem, p.parent.name, p) for t in view.source.tables for p in (clean / t).glob("*.parquet"))
-    chain = hashlib.sha256(f"{code} {pl.__version__} {view.name} {view.version}".encode())
+    chain = hashlib.sha256(f"{seed} {pl.__version__} {view.name} {view.version}".encode())
     keys, done = {}, 0
     for day in days(first, last):
         while done < len(partitions) and partitions[done][0] < str(day):
@@ -189,12 +202,13 @@ def build_all(p: Project) -> None:
     sources = {v.source.name: v.source for v in views}
     events = {name: Events(s, tables, first, last) for name, s in sources.items()}
     code = closure_hash(p, "lockstep.snapshots")
+    seed = f"{code} {zone.name} {tree_hash(p.folder('contracts'))}"
     shutil.rmtree(beside, ignore_errors=True)
     built = [
         build(
             view,
             events[view.source.name],
-            cache_keys(code, view, clean, first, last),
+            cache_keys(seed, view, clean, first, last),
             out=beside / view.folder,
             cache=p.root / "state/days" / view.folder,
         )

@@ -7,14 +7,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
+from pathlib import Path
 from typing import Any, TypeVar
 
 from lockstep.errors import LockstepError
 
-__all__ = ["QUIET", "progress", "stage", "supervise"]
+__all__ = ["QUIET", "progress", "stage", "supervise", "unexpected"]
 
 T = TypeVar("T")
 
@@ -41,7 +44,18 @@ def stage(main: Callable[[], None]) -> int:
         return e.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as e:
+        print(f"error: {unexpected(e)}", file=sys.stderr)
+        return 1
     return 0
+
+
+def unexpected(error: Exception) -> str:
+    """Keep the traceback of an error that nobody foresaw in a file; return the sentence that names both."""
+    path = Path(tempfile.gettempdir()) / f"lockstep-error-{os.getpid()}.txt"
+    path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"unexpected {type(error).__name__}: {first.rstrip('.')}. The traceback is in {path}."
 
 
 def supervise(process: subprocess.Popen[Any]) -> int:

@@ -65,9 +65,11 @@ def built_slice(landed_slice, tmp_path_factory) -> Path:
     shutil.copytree(landed_slice, folder, symlinks=True)
     done = lockstep(folder, "run")
     assert done.returncode == 0, done.stdout + done.stderr
+    status = git(folder, "status", "--porcelain")
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "built")
-    (folder / "run.out").write_text(done.stdout, encoding="utf-8")
+    for name, text in {"run.out": done.stdout, "run.err": done.stderr, "run.status": status}.items():
+        (folder / "state" / name).write_text(text, encoding="utf-8")
     return folder
 
 

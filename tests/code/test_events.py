@@ -2,6 +2,8 @@ from datetime import UTC, date, datetime
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import Contract, load_contracts
@@ -86,6 +88,37 @@ def test_a_row_that_came_late_changed_or_went_shows_from_the_day_after_it_landed
     assert not after.short
     assert after.known(date(2017, 3, 4)).equals(before.known(date(2017, 3, 4)))
     assert not after.known(date(2017, 3, 5)).equals(before.known(date(2017, 3, 5)))
+
+
+def test_an_event_that_grows_on_a_later_day_is_derived_from_the_known_rows_of_each_day(contract):
+    @source(event_time="at", key="who", causal=True)  # a basket, say: its rows may lie on two days
+    def baskets(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.group_by("who").agg(pl.col("at").min(), pl.col("cents").sum())
+
+    events = Events(baskets, {"visits": table(contract, ON_TIME)}, FIRST, LAST)
+    assert not events.short
+    assert events.known(date(2017, 3, 2))["cents"].to_list() == [10]
+    assert sorted(events.known(date(2017, 3, 5))["cents"].to_list()) == [30, 70]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 4), st.integers(1, 2), st.integers(1, 5), st.integers(0, 9), st.integers(0, 3), st.booleans()
+        ),
+        max_size=6,
+        unique_by=lambda r: (r[0], min(r[2] + r[4], 5)),
+    ),
+    st.integers(2, 6),
+)
+def test_no_row_that_lands_on_or_after_a_day_changes_what_was_known_on_it(contract, rows, day):
+    landed = [(i, w, d, c, min(d + late, 5), gone) for i, w, d, c, late, gone in rows]
+    before = [r for r in landed if r[4] < day]
+    today = date(2017, 3, day)
+    all_of = Events(spent, {"visits": table(contract, landed)}, FIRST, LAST).known(today)
+    known = Events(spent, {"visits": table(contract, before)}, FIRST, LAST).known(today)
+    assert all_of.equals(known)
 
 
 def test_a_source_that_claims_to_be_causal_and_is_not_is_refused(contract):

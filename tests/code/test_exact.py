@@ -46,6 +46,31 @@ def test_a_formula_that_divides_by_a_literal_is_refused(formula):
         Feature("x", formula)
 
 
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        (pl.col("a") - pl.col("a").mean(), "Agg"),
+        (pl.col("a").shift(1), "Shift"),
+        (pl.col("a").log(), "Log"),
+        (pl.col("a").sum().over("b"), "Over"),
+        (pl.len() * 2, "Len"),
+        (pl.when(pl.col("a").is_duplicated()).then(1), "IsDuplicated"),
+    ],
+)
+def test_a_formula_that_looks_at_other_rows_or_is_not_arithmetic_is_refused(formula, name):
+    with pytest.raises(DefinitionError, match=rf"{name} in a formula in feature x"):
+        Feature("x", formula)
+
+
+def test_arithmetic_comparisons_conditions_and_calendars_are_formulas():
+    for formula in (
+        pl.col("a").dt.convert_time_zone("America/New_York").dt.hour() + 1,
+        pl.when(pl.col("a").is_null() | (pl.col("b") > 3)).then(pl.col("b")).otherwise(0),
+        ratio("a", "b").fill_null(0).alias("x"),
+    ):
+        Feature("x", formula)
+
+
 @pytest.mark.xfail(
     strict=True, reason="Polars 2.1 multiplies by the reciprocal of a literal: `exact.py` may go when it does not"
 )

@@ -8,7 +8,7 @@ import pytest
 
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
-from lockstep.errors import DataError, EnvironmentFault
+from lockstep.errors import DataError, EnvironmentFault, UserError
 from lockstep.files import tree_hash
 from lockstep.land import land
 from lockstep.landings import check_data, content_hash, read_landings
@@ -143,6 +143,37 @@ def test_a_raw_column_that_the_landing_module_cannot_find_is_named(root, contrac
         land(root, contracts, raw, FIRST, LAST)
 
 
+def test_landing_in_steps_seals_what_landing_at_once_seals(root, contracts, tmp_path):
+    landed(root, contracts)
+    (tmp_path / "steps").mkdir()
+    for day in (1, 2, 3, 4):
+        landed(tmp_path / "steps", contracts, until=date(2017, 3, day))
+    assert everything(tmp_path / "steps") == everything(root)
+
+
+@pytest.mark.parametrize("late", [2, 3])
+def test_a_row_for_a_landing_day_that_is_past_is_refused_and_not_lost(root, contracts, late):
+    landed(root, contracts, until=date(2017, 3, 3))
+    before = everything(root)
+    with pytest.raises(DataError, match=rf"for a landing day that is past in table visits, 2017-03-0{late}"):
+        landed(root, contracts, raw=pl.concat([RAW, rows((9, 1, late))]))
+    assert everything(root) == before
+
+
+def test_days_that_the_source_has_not_reached_are_not_sealed_as_empty(root, contracts):
+    with pytest.raises(UserError, match=r"the source ends before the last day to seal.*until <= 2017-03-04"):
+        landed(root, contracts, until=date(2017, 12, 31))
+    assert everything(root) == {}
+
+
+def test_landing_stops_at_a_sealed_file_that_was_changed(root, contracts):
+    landed(root, contracts, until=date(2017, 3, 2))
+    path = root / "data/visits/2017-03-01.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    with pytest.raises(DataError, match=r"a sealed file was changed in data/visits/2017-03-01"):
+        landed(root, contracts)
+
+
 def test_an_interrupted_landing_is_finished_by_the_next_one(root, contracts, monkeypatch):
     monkeypatch.setattr("lockstep.land._move_into_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -151,7 +182,7 @@ def test_an_interrupted_landing_is_finished_by_the_next_one(root, contracts, mon
     landed(root, contracts)
     pin(root)
     check_data(root)
-    assert not (root / ".landing").exists()
+    assert not (root / "state/landing").exists()
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(root, contracts, monkeypatch):

@@ -109,8 +109,17 @@ def test_a_missing_and_a_needless_dependency_are_told_and_mended(small):
 def test_a_role_that_is_not_named_or_cannot_be_imported_says_so(tmp_path):
     with pytest.raises(SettingsError, match=r"no 'view' in \[tool.lockstep\].*Did you mean 'views'"):
         Project(tmp_path, {"views": []}).modules("view")
-    with pytest.raises(DefinitionError, match="cannot import nowhere"):
+    with pytest.raises(
+        DefinitionError, match=r"a module cannot be imported in \[tool.lockstep\] views.*No module named 'nowhere'"
+    ):
         Project(tmp_path, {"views": ["nowhere.at_all"]}).load("views")
+    (tmp_path / "pyproject.toml").write_text("[tool.lockstep]\nviewz = 'x'\n")
+    with pytest.raises(SettingsError, match=r"unknown role 'viewz'.*Did you mean 'views'"):
+        project(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.lockstep\n")
+    with pytest.raises(SettingsError, match="not TOML"):
+        project(tmp_path)
+    (tmp_path / "pyproject.toml").unlink()
     with pytest.raises(SettingsError, match="not inside a Lockstep project"):
         project(tmp_path)
 

@@ -65,7 +65,7 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
-    said = (built_slice / "run.out").read_text()
+    said = (built_slice / "state/run.out").read_text()
     ledger = said[said.index("landings ") :]
     for name in ("landings", "rows", "features", "dataset", "full", "rfm", "bg_nbd", "recency", "mean", "outputs"):
         assert re.search(rf"^{name} +\S", ledger, re.MULTILINE), name
@@ -83,13 +83,14 @@ def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
 
 
 def test_no_warning_of_a_dependency_reaches_the_screen(built_slice):
-    said = (built_slice / "run.out").read_text()
+    assert (built_slice / "state/run.err").read_text() == ""
+    said = (built_slice / "state/run.out").read_text()
     assert not re.search(r"\bwarning|Warning\b", said)
     assert "Traceback" not in said
 
 
 def test_a_run_leaves_git_clean(built_slice):
-    assert git(built_slice, "status", "--porcelain").split() == ["??", "run.out"]
+    assert (built_slice / "state/run.status").read_text().split() == ["??", "dvc.lock"]
 
 
 def test_a_second_run_prints_the_stored_ledger_without_prefect(built_slice, copy):
@@ -98,7 +99,7 @@ def test_a_second_run_prints_the_stored_ledger_without_prefect(built_slice, copy
     done = lockstep(folder, "run")
     assert done.returncode == 0, done.stderr
     assert not (folder / "state/prefect").exists()
-    first = (built_slice / "run.out").read_text()
+    first = (built_slice / "state/run.out").read_text()
     ledger = first[first.index("landings ") :].splitlines()
     assert [x for x in done.stdout.splitlines() if not x.startswith("outputs")] == [
         x for x in ledger if not x.startswith("outputs")
@@ -199,7 +200,9 @@ class TestBadData:
         rows[1:].write_parquet(path)
         subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=folder, check=True, env=ENV)
         self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet")
-        done = repro(folder)  # in a shell, without asking us first: validate counts against the ledger
+        path.unlink()
+        rows.with_columns(pl.col("sales_value") + 1).write_parquet(path)  # as many rows, another value
+        done = repro(folder)  # in a shell, without asking us first: validate compares with the ledger
         assert done.returncode != 0
         assert "data/transactions/2017-06-01.parquet" in done.stdout + done.stderr
 
@@ -212,7 +215,11 @@ class TestBadData:
         )
         params.write_text(honest.replace('"2017-08-21"', '"2017-08-41"'))
         self.refused(folder, 2, r"^error: bad value for 'dataset.train_until' in params.yaml.*YYYY-MM-DD")
-        params.write_text(honest.replace('"2017-09-18"', '"2017-09-04"'))
+        params.write_text(
+            honest.replace('"2017-12-04"}', '"2017-12-04"}')
+            .replace('first: "2017-04-03"', 'first: "2017-08-14"')
+            .replace('"2017-09-18"', '"2017-09-04"')
+        )
         self.refused(folder, 2, r"error: labels of train are not closed")
 
     def test_a_bad_day_on_the_command_line(self, folder):
@@ -226,7 +233,7 @@ class TestBadData:
             ("f = f.rename({'sales_value': 'sale_value'})", r"raw rows of transactions.*sales_value.*sale_value"),
             ("f = f.drop('quantity')", r"raw rows of transactions.*quantity"),
             ("f = f.with_columns(pl.col('product_id').cast(pl.String))", r"raw rows of transactions.*product_id"),
-            ("f = f.clear()", r"transactions"),
+            ("f = f.clear()", r"no rows at all in raw rows of transactions"),
         ],
     )
     def test_a_raw_table_that_was_renamed_thinned_retyped_or_emptied_seals_nothing(
@@ -316,6 +323,37 @@ def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, 
         assert loaded <= set(deps[name]["deps"]), name
 
 
+def test_a_first_landing_that_was_stopped_before_its_pin_is_pinned_by_the_next_run(built_slice, copy):
+    folder = copy(built_slice)
+    pinned = (folder / "data.dvc").read_bytes()
+    (folder / "data.dvc").unlink()
+    assert lockstep(folder, "run").returncode == 0
+    assert (folder / "data.dvc").read_bytes() == pinned
+
+
+def test_a_module_that_the_graph_does_not_know_stops_the_run(built_slice, copy):
+    folder = copy(built_slice)
+    (folder / "features/more.py").write_text("from features.household import household_trips\n")
+    text = (folder / "pyproject.toml").read_text()
+    (folder / "pyproject.toml").write_text(
+        text.replace('"features.household"', '"features.household", "features.more"')
+    )
+    done = lockstep(folder, "run")
+    assert done.returncode == 1
+    assert re.search(r"^error: code dependencies.*missing features/more.py.*lockstep deps --write", one_sentence(done))
+
+
+def test_another_zone_computes_every_day_anew(built_slice, copy):
+    folder = copy(built_slice)
+    for name in ("params.yaml", "features/feature_store.yaml"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace("America/New_York", "America/Chicago"))
+    done = subprocess.run(
+        [sys.executable, "-m", "lockstep.snapshots"], cwd=folder, env=ENV, capture_output=True, text=True, check=False
+    )
+    assert "365 computed" in done.stdout, done.stdout + done.stderr
+
+
 def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, copy):
     folder = copy(built_slice)
     path = {**ENV, "PATH": os.pathsep.join([BIN, os.environ["PATH"]])}
@@ -329,6 +367,8 @@ def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, 
     assert "resamples" in dvc("params", "diff")
     assert dvc("plots", "show", "--json")
     status = json.loads(dvc("status", "--json"))
+    assert "auc" in dvc("metrics", "diff", "--all")
+    assert dvc("plots", "diff", "HEAD", "--json")
     assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm"}
 
 
