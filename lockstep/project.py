@@ -1,6 +1,6 @@
 """The composition root: the one place that finds a project's definitions, by the names in ``[tool.lockstep]``.
 
-Nothing else in the library knows that a `features` package exists.
+Nothing else in the library imports them; Feast's repository is the folder `features/`.
 """
 
 from __future__ import annotations
