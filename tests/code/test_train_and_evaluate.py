@@ -433,13 +433,17 @@ def test_curves_end_where_they_must_and_are_short():
     assert last == {"recall": 1, "precision": label.mean()}
 
 
-def test_the_params_hash_follows_what_shapes_this_model_and_nothing_else():
+def test_the_params_hash_follows_what_shapes_this_card_and_nothing_else():
     settings = read_settings(ROOT / "params.yaml")
     name, other = list(settings.models)[:2]
     known = params_hash(settings, name)
     louder = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update={"resamples": 21})})
-    assert params_hash(louder, name) == known
+    assert params_hash(louder, name) != known  # the card holds intervals
     assert params_hash(settings, other) != known
+    changed = settings.models[other].model_copy(update={"fixed": {}})
+    elsewhere = settings.model_copy(update={"models": {**settings.models, other: changed}})
+    assert params_hash(elsewhere, name) == known
+    assert params_hash(elsewhere, other) != params_hash(settings, other)
     reseeded = settings.model_copy(update={"train": settings.train.model_copy(update={"seed": 1})})
     assert params_hash(reseeded, name) != known
 
