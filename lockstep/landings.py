@@ -25,6 +25,7 @@ __all__ = [
     "EMPTY",
     "Landing",
     "check_data",
+    "check_partition",
     "check_sealed",
     "content_hash",
     "partition",
@@ -153,7 +154,7 @@ def check_sealed(root: Path, *, missing_is_fine: bool = False) -> list[Landing]:
     names = set()
     for line in landings:
         if line.byte_hash != EMPTY and not (missing_is_fine and not (root / "data" / line.path).is_file()):
-            _check_partition(root / "data", line)
+            check_partition(root / "data", line)
             names.add(line.path)
     for found in sorted((root / "data").rglob("*")) if not missing_is_fine else []:
         name = found.relative_to(root / "data").as_posix()
@@ -165,7 +166,8 @@ def check_sealed(root: Path, *, missing_is_fine: bool = False) -> list[Landing]:
     return landings
 
 
-def _check_partition(data: Path, line: Landing) -> None:
+def check_partition(data: Path, line: Landing) -> None:
+    """Raise DataError when a sealed file is missing or its bytes are not the sealed ones."""
     where = f"data/{line.path}"
     if not (data / line.path).is_file():
         raise DataError("a sealed file is missing", where=where, do="Run `lockstep land` to refill it, or `dvc pull`.")

@@ -19,9 +19,9 @@ from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError, did_you_mean
-from lockstep.files import file_hash, read_parquet, tree_hash, write_json, write_parquet
+from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
 from lockstep.judge import judge
-from lockstep.landings import EMPTY, Landing, read_landings
+from lockstep.landings import EMPTY, Landing, check_partition, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
 from lockstep.project import project
 from lockstep.stage import progress, stage
@@ -111,13 +111,7 @@ def _landed(data: Path, landings: list[Landing], contracts: Mapping[str, Contrac
 
 def _partition(data: Path, line: Landing, contract: Contract) -> pl.DataFrame:
     where = f"data/{line.path}"
-    if not (data / line.path).is_file():
-        raise DataError("a sealed file is missing", where=where, do="Run `lockstep land` to refill it, or `dvc pull`.")
-    if (found := file_hash(data / line.path)) != line.byte_hash:
-        raise DataError(
-            "a sealed file was changed", where=where, expected=f"md5 {line.byte_hash}", found=found,
-            do="Restore it: a sealed partition is immutable. `lockstep check` lists what is wrong.",
-        )  # fmt: skip
+    check_partition(data, line)
     rows = read_parquet(data / line.path)
     contract.check_schema(rows.schema, where)
     if rows.height != line.rows:
