@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -13,7 +13,18 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lockstep.clock import Zone, days, parse_day
 from lockstep.errors import SettingsError, did_you_mean
 
-__all__ = ["Baselines", "Dataset", "Evaluate", "Land", "Model", "Settings", "Train", "read_settings"]
+__all__ = [
+    "Baselines",
+    "Dataset",
+    "Evaluate",
+    "Land",
+    "Model",
+    "Serve",
+    "Settings",
+    "Shadow",
+    "Train",
+    "read_settings",
+]
 
 
 def _quoted_day(value: object) -> date:
@@ -23,6 +34,14 @@ def _quoted_day(value: object) -> date:
     return parse_day(value)
 
 
+def _quoted_instant(value: object) -> datetime:
+    """Accept quoted ISO instants that name their offset, such as '2018-01-01T05:00:00Z'."""
+    found = datetime.fromisoformat(value) if isinstance(value, str) else None
+    if found is None or found.tzinfo is None:
+        raise ValueError(f"{value!r} is not a quoted instant with an offset; write it as 'YYYY-MM-DDTHH:MM:SSZ'")
+    return found.astimezone(UTC)
+
+
 def _known_zone(name: str) -> str:
     if name not in (known := available_timezones()):
         raise ValueError(f"{name!r} is not a time zone. {did_you_mean(name, known) if name else ''}"[:200])
@@ -30,6 +49,7 @@ def _known_zone(name: str) -> str:
 
 
 Day = Annotated[date, BeforeValidator(_quoted_day)]
+Instant = Annotated[datetime, BeforeValidator(_quoted_instant)]
 
 
 class _Frozen(BaseModel):
@@ -131,6 +151,24 @@ class Evaluate(_Frozen):
     slices: dict[str, list[float]] = {}
 
 
+class Serve(_Frozen):
+    """What answers requests, and on which clock; None is the wall clock."""
+
+    model: str
+    clock: Instant | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+
+
+class Shadow(_Frozen):
+    """How the challenger is compared with the model that serves, and when it is promoted."""
+
+    challenger: str
+    minimum_gain: Annotated[float, Field(ge=0)]
+    drift: Annotated[float, Field(gt=0)]
+    seed: int
+    resamples: Annotated[int, Field(ge=20)]
+
+
 class Settings(_Frozen):
     """All of ``params.yaml``."""
 
@@ -141,6 +179,15 @@ class Settings(_Frozen):
     models: dict[str, Model]
     baselines: Baselines
     evaluate: Evaluate
+    serve: Serve
+    shadow: Shadow
+
+    @model_validator(mode="after")
+    def _models_are_known(self) -> Settings:
+        for key, name in (("serve.model", self.serve.model), ("shadow.challenger", self.shadow.challenger)):
+            if name not in self.models:
+                raise ValueError(f"{key} names no model: {name!r}. {did_you_mean(name, self.models)}")
+        return self
 
     @property
     def clock(self) -> Zone:
