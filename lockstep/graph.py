@@ -6,22 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from lockstep.errors import LockstepError, UserError
+from lockstep.errors import LockstepError, SettingsError, UserError
 from lockstep.stage import QUIET
 
 __all__ = [
     "StageBusy",
     "StageFailed",
     "changed",
-    "lock_outputs",
     "models_of",
-    "outputs_equal",
+    "require_models",
     "run_stage",
     "stages",
 ]
@@ -52,12 +50,11 @@ class StageFailed(LockstepError):
 def stages(root: Path) -> dict[str, list[str]]:
     """Return each stage with the stages it waits for, in the order of ``dvc repro``.
 
-    A cell of a matrix is a stage of its own, such as ``train@full``.
+    A cell of a matrix is a stage of its own, such as ``train@full``. Raises UserError when DVC cannot read the project.
     """
     import networkx as nx
-    from dvc.repo import Repo
 
-    with Repo(str(root)) as repo:
+    with _repo(root) as repo:
         graph: Any = repo.index.graph  # edges point from a stage to what it depends on
         order = nx.dfs_postorder_nodes(graph)  # DVC's own order, in which dvc.lock lists new stages
         # stage.addressing is relative to the working folder; stage.name is not
@@ -66,14 +63,21 @@ def stages(root: Path) -> dict[str, list[str]]:
 
 def changed(root: Path) -> list[str]:
     """Ask DVC, in this process, which stages would run; raise UserError when it cannot read the project."""
+    with _repo(root) as repo:
+        found = [name for name in repo.status() if not name.endswith(".dvc")]
+        return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
+
+
+@contextmanager
+def _repo(root: Path) -> Iterator[Any]:
+    """Open DVC's repository and say in our words what is wrong with it."""
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
     from dvc.repo import Repo
 
     try:
         with Repo(str(root)) as repo:
-            found = [name for name in repo.status() if not name.endswith(".dvc")]
-            return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
+            yield repo
     except LockError as e:
         raise StageBusy("another process holds DVC's lock", where=str(root), do="Wait for it, then run again.") from e
     except DvcException as e:
@@ -142,16 +146,9 @@ def models_of(root: Path) -> list[str]:
     return sorted(name.removeprefix("evaluate@") for name in stages(root) if name.startswith("evaluate@"))
 
 
-def lock_outputs(text: str) -> dict[str, str]:
-    """Return the hash of each output, ``stage path``, in the text of a ``dvc.lock``."""
-    found = (yaml.safe_load(text) or {}).get("stages", {})
-    return {f"{name} {out['path']}": out["md5"] for name, stage in found.items() for out in stage.get("outs", [])}
-
-
-def outputs_equal(root: Path) -> tuple[int, int] | None:
-    """Return how many outputs equal those of git HEAD's ``dvc.lock``, and of how many; None where there is none."""
-    shown = subprocess.run(["git", "show", "HEAD:./dvc.lock"], cwd=root, capture_output=True, text=True, check=False)
-    if shown.returncode:
-        return None
-    then, now = lock_outputs(shown.stdout), lock_outputs((root / "dvc.lock").read_text(encoding="utf-8"))
-    return sum(now.get(k) == v for k, v in then.items()), len(then)
+def require_models(root: Path, models: Iterable[str]) -> None:
+    """Raise SettingsError for a model of ``params.yaml`` that the matrix of ``dvc.yaml`` lacks, or the other way."""
+    cells, named = set(models_of(root)), set(models)
+    for model in sorted(cells ^ named):
+        lacking = "the matrix of train and evaluate in dvc.yaml" if model in named else "models in params.yaml"
+        raise SettingsError(f"model {model!r} is missing", where=lacking, do="Add it there, or remove it elsewhere.")

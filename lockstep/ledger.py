@@ -9,8 +9,9 @@ from typing import Any
 
 from lockstep.errors import LockstepError
 from lockstep.files import file_hash, read_json, write_json, write_text
-from lockstep.graph import models_of, outputs_equal
+from lockstep.graph import models_of
 from lockstep.landings import read_landings
+from lockstep.lock import outputs_equal
 
 __all__ = ["Ledger", "read_ledger", "write_ledger"]
 

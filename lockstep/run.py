@@ -9,14 +9,16 @@ import sys
 from datetime import date
 from pathlib import Path
 
+from lockstep.alone import alone
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault, LockstepError
-from lockstep.graph import changed
+from lockstep.graph import changed, require_models
 from lockstep.land import land
 from lockstep.landings import Landing, check_data, check_sealed
 from lockstep.ledger import Ledger, read_ledger, write_ledger
+from lockstep.lock import own_lock
 from lockstep.project import Project
 from lockstep.stage import QUIET, supervise
 
@@ -43,13 +45,15 @@ def run(project: Project) -> Ledger:
         pin_data(root)
     data = check_data(root)
     require_deps(project)
-    todo = changed(root)
-    if not todo and (stored := read_ledger(root, data)):
-        return stored
-    if todo:
-        print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
-        _flow(project)
-    return write_ledger(root, data)
+    require_models(root, project.settings.models)
+    with own_lock(root):
+        todo = changed(root)
+        if not todo and (stored := read_ledger(root, data)):
+            return stored
+        if todo:
+            print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
+            _flow(project)
+        return write_ledger(root, data)
 
 
 def land_days(project: Project, until: date | None = None) -> list[Landing]:
@@ -58,15 +62,11 @@ def land_days(project: Project, until: date | None = None) -> list[Landing]:
     zone: Zone = settings.clock
     rows = project.load("landing")[0].rows
     contracts = load_contracts(project.folder("contracts"))
-    new = land(
-        project.root,
-        contracts,
-        lambda t: rows(t, settings.land, zone),
-        settings.land.first,
-        until or settings.land.until,
-    )
-    check_sealed(project.root)
-    pin_data(project.root)
+    land_ = settings.land
+    with alone(project.root, "landing"):
+        new = land(project.root, contracts, lambda t: rows(t, land_, zone), land_.first, until or land_.until)
+        check_sealed(project.root)
+        pin_data(project.root)
     return new
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lockstep.errors import UserError
-from lockstep.graph import StageBusy, StageFailed, changed, lock_outputs, outputs_equal, run_stage, stages
+from lockstep.graph import StageBusy, StageFailed, changed, run_stage, stages
 from tests.conftest import ENV, ROOT, git
 
 SLOW = "import sys, time, pathlib; time.sleep(float(sys.argv[1])); pathlib.Path('out').write_text('x')"
@@ -90,15 +90,3 @@ def test_the_graph_and_what_changed_are_read_from_dvc(repo):
     (repo / "dvc.yaml").write_text("stages: [", encoding="utf-8")
     with pytest.raises(UserError, match=r"DVC cannot read the pipeline in dvc\.yaml"):
         changed(repo)
-
-
-def test_outputs_are_counted_against_the_lock_in_git(repo):
-    run_stage(repo, "a", lambda _: None)
-    assert outputs_equal(repo) is None
-    git(repo, "add", "-A")
-    git(repo, "commit", "-qm", "built")
-    assert outputs_equal(repo) == (1, 1)
-    text = (repo / "dvc.lock").read_text()
-    md5 = lock_outputs(text)["a out"]
-    (repo / "dvc.lock").write_text(text.replace(md5, "0" * 32))
-    assert outputs_equal(repo) == (0, 1)

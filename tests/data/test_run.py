@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lockstep.files import tree_hash
+from lockstep.lock import lock_outputs
 from tests.conftest import ENV, git, lockstep
 
 BIN = str(Path(sys.executable).parent)
@@ -341,6 +342,33 @@ def test_a_module_that_the_graph_does_not_know_stops_the_run(built_slice, copy):
     done = lockstep(folder, "run")
     assert done.returncode == 1
     assert re.search(r"^error: code dependencies.*missing features/more.py.*lockstep deps --write", one_sentence(done))
+
+
+def test_a_model_that_is_not_in_the_matrix_of_the_graph_is_told(built_slice, copy):
+    folder = copy(built_slice)
+    params = (folder / "params.yaml").read_text(encoding="utf-8")
+    (folder / "params.yaml").write_text(
+        params.replace("  full:\n", "  fuller:\n").replace("challenger: full", "challenger: rfm")
+    )
+    done = lockstep(folder, "run")
+    assert done.returncode == 2
+    assert "model 'full' is missing in models in params.yaml" in done.stderr
+
+
+def test_where_model_bytes_differ_from_the_checked_in_ones_the_lock_stays_and_the_verdict_counts(built_slice, copy):
+    """Another type of processor, as seen from here: git holds a lock whose model bytes this machine does not give."""
+    folder = copy(built_slice)
+    lock = (folder / "dvc.lock").read_text(encoding="utf-8")
+    model = lock_outputs(lock)["train@rfm artifacts/model/rfm/model.skops"]
+    (folder / "dvc.lock").write_text(lock.replace(model, "f" * 32), encoding="utf-8")
+    git(folder, "commit", "-qam", "built on another type of processor")
+    for prefect in (True, False):
+        done = lockstep(folder, "run")
+        assert done.returncode == 0, done.stderr
+        equal, of = re.search(r"^outputs +(\d+)/(\d+) equal", done.stdout, re.MULTILINE).groups()
+        assert int(equal) == int(of) - 1
+        assert ("starting Prefect" in done.stdout) is prefect
+        assert git(folder, "status", "--porcelain") == ""
 
 
 def test_another_zone_computes_every_day_anew(built_slice, copy):
