@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lockstep.errors import LockstepError
-from lockstep.stage import QUIET, unexpected
+from lockstep.stage import quiet, unexpected
 
 __all__ = ["app", "main"]
 
@@ -36,16 +37,10 @@ def land(
     until: Annotated[str | None, typer.Option(help="The last landing day to seal, YYYY-MM-DD.")] = None,
 ) -> None:
     """Land and seal raw days, refill missing ones, pin the data."""
-    from lockstep.clock import parse_day
-    from lockstep.errors import UserError
     from lockstep.project import project
     from lockstep.run import land_days
 
-    try:
-        last = parse_day(until) if until else None
-    except ValueError as e:
-        raise UserError("bad day", where="--until", found=e) from None
-    new = land_days(project(), last)
+    new = land_days(project(), _day(until, "--until") if until else None)
     days = {line.landing_day for line in new}
     print(f"sealed {len(new)} partitions of {len(days)} landing days" if new else "nothing new to seal")
 
@@ -71,9 +66,35 @@ def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml."
     print("code dependencies are each stage's import closure")
 
 
+@app.command()
+def dataset(
+    known: Annotated[str, typer.Option(help="The day on which it would have been built, YYYY-MM-DD.")],
+    to: Annotated[Path, typer.Option(help="The folder to write training.parquet to.")],
+) -> None:
+    """Write the training set as it would have been built on a day, whatever has landed since."""
+    from lockstep.dataset import as_known
+    from lockstep.files import file_hash, write_parquet
+    from lockstep.project import project
+
+    day, path = _day(known, "--known"), to / "training.parquet"
+    frame = as_known(project(), day)
+    write_parquet(frame, path)
+    print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
+
+
+def _day(text: str, option: str) -> date:
+    from lockstep.clock import parse_day
+    from lockstep.errors import UserError
+
+    try:
+        return parse_day(text)
+    except ValueError as e:
+        raise UserError("bad day", where=option, found=e) from None
+
+
 def main() -> None:
     """Run the command line and exit with the outcome's code."""
-    os.environ.update(QUIET)
+    quiet()
     try:
         code = app(standalone_mode=False)  # typer turns Ctrl-C into the code 130 itself
         if code == 130:

@@ -22,7 +22,7 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.define import Question
-from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError
+from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
@@ -32,7 +32,7 @@ from lockstep.settings import Dataset
 from lockstep.snapshots import refuse_nan
 from lockstep.stage import stage
 
-__all__ = ["CUTOFF", "LABEL", "PART", "Part", "ask", "join_features", "parts"]
+__all__ = ["CUTOFF", "LABEL", "PART", "Part", "as_known", "ask", "join_features", "parts"]
 
 CUTOFF, PART, LABEL = "cutoff", "part", "label"
 
@@ -143,15 +143,31 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     return frame
 
 
+def as_known(p: Project, day: date) -> pl.DataFrame:
+    """Return the training set as it would have been built on `day`: rows whose labels had closed and landed by then.
+
+    It depends on the definitions and on what landed before `day` alone, so it is the same whenever it is asked for.
+    Columns and order are those of ``training.parquet``; every row's part is ``train``.
+
+    Raises
+    ------
+    UserError
+        The days before `day` are not sealed, or no cut-off's label had closed by then.
+    """
+    question, events, last = _asked(p)
+    cutoffs = p.settings.dataset.cutoffs.days()
+    closed = [d for d in cutoffs if d + timedelta(days=question.horizon_days) <= day]
+    if day > last or not closed:
+        first = cutoffs[0] + timedelta(days=question.horizon_days)
+        raise UserError("no training set as known on that day", expected=f"{first} .. {last}", found=day)
+    part = Part("train", closed, day, len(cutoffs) - len(closed))
+    return join_features(p, Catalogue(p), ask(question, events, part, p.settings.clock))
+
+
 def build(p: Project) -> None:
     """Build ``artifacts/dataset/training.parquet`` and its description ``dataset.json``."""
-    settings, contracts = p.settings, load_contracts(p.folder("contracts"))
-    question = _one(p.objects("labels", Question))
-    first, last = snapshot_days(
-        read_landings(p.root / "landings.csv"), [c.table for c in contracts.values() if c.calendar == "daily"]
-    )
-    clean, out = p.root / "artifacts/clean", p.root / "artifacts/dataset"
-    events = Events(question.source, read_tables(clean, contracts, settings.clock, question.source.tables), first, last)
+    settings, clean, out = p.settings, p.root / "artifacts/clean", p.root / "artifacts/dataset"
+    question, events, last = _asked(p)
     split = parts(settings.dataset, question.horizon_days, last)
     asked = {part.name: ask(question, events, part, settings.clock) for part in split if part.cutoffs}
     for name in ("train", "test"):
@@ -181,6 +197,16 @@ def build(p: Project) -> None:
         out / "dataset.json",
     )
     print(f"dataset: {frame.height} rows x {len(catalogue.refs())} features")
+
+
+def _asked(p: Project) -> tuple[Question, Events, date]:
+    """Return the project's question, the events it is asked of, and the last day whose knowledge is whole."""
+    contracts = load_contracts(p.folder("contracts"))
+    question = _one(p.objects("labels", Question))
+    daily = [c.table for c in contracts.values() if c.calendar == "daily"]
+    first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
+    tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, question.source.tables)
+    return question, Events(question.source, tables, first, last), last
 
 
 def _one(questions: list[Question]) -> Question:

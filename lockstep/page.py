@@ -6,14 +6,17 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from lockstep.files import read_json, write_text
 from lockstep.graph import models_of
 
-__all__ = ["write_page"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["PLOTS", "draw", "write_page"]
 
 PLOTS = {
     "roc": ("ROC", "fpr", "tpr", True),
@@ -36,7 +39,7 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     html = env.get_template("page.html").render(
         ledger=ledger,
         metrics=dict(sorted(metrics.items(), key=lambda m: -m[1]["auc"])),
-        plots=[_plot(artifacts, models, name) for name in PLOTS],
+        plots=[_svg(draw(artifacts, models, name)) for name in PLOTS],
         slices={m: read_json(artifacts / "evaluate" / m / "slices.json") for m in models},
         cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in models},
         tables=read_json(artifacts / "validation.json")["tables"],
@@ -45,13 +48,13 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     write_text(html, path)
 
 
-def _plot(artifacts: Path, models: list[str], name: str) -> str:
-    """Draw one plot of all models as an SVG that stands in the page itself."""
+def draw(artifacts: Path, models: list[str], name: str) -> Figure:
+    """Draw one of `PLOTS` for all models."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     title, x, y, diagonal = PLOTS[name]
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lockstep", "font.size": 9}):
+    with mpl.rc_context({"font.size": 9}):
         figure = Figure(figsize=(4.6, 3.4), layout="constrained")
         axes: Any = figure.subplots()
         if diagonal:
@@ -62,7 +65,15 @@ def _plot(artifacts: Path, models: list[str], name: str) -> str:
         axes.set(title=title, xlabel=x.replace("_", " "), ylabel=y.replace("_", " "))
         axes.tick_params(axis="x", rotation=30 if x == "cutoff" else 0)
         axes.legend(frameon=False)
-        text = io.StringIO()
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    """Return a figure as SVG that stands in the page itself, without a time or a random id."""
+    import matplotlib as mpl
+
+    text = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lockstep"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]

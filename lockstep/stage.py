@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from lockstep.errors import LockstepError
 
-__all__ = ["QUIET", "progress", "stage", "supervise", "unexpected"]
+__all__ = ["QUIET", "progress", "quiet", "stage", "supervise", "unexpected"]
 
 T = TypeVar("T")
 
@@ -34,8 +34,7 @@ QUIET = {
 
 def stage(main: Callable[[], None]) -> int:
     """Run `main` quietly and return the design's exit code: no telemetry, no warnings of dependencies."""
-    os.environ.update(QUIET)
-    warnings.showwarning = lambda *_, **__: None  # filters do not hold: Feast sets its own at import
+    quiet()
     try:
         main()
     except LockstepError as e:
@@ -48,6 +47,12 @@ def stage(main: Callable[[], None]) -> int:
         print(f"error: {unexpected(e)}", file=sys.stderr)
         return 1
     return 0
+
+
+def quiet() -> None:
+    """Keep dependencies of this process from phoning home and from warning on the screen."""
+    os.environ.update(QUIET)
+    warnings.showwarning = lambda *_, **__: None  # filters do not hold: Feast sets its own at import
 
 
 def unexpected(error: Exception) -> str:

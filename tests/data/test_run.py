@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def plant(folder: Path, change: str) -> None:
     with (folder / "features/landing.py").open("a", encoding="utf-8") as handle:
         handle.write(
             "\n\n_honest = rows\n\n\ndef rows(table, settings, zone):\n    f = _honest(table, settings, zone)\n"
-            f"    if table == 'transactions':\n        {change}\n    return f\n"
+            f"    if table == 'transactions':\n{textwrap.indent(change.strip(), ' ' * 8)}\n    return f\n"
         )
 
 

@@ -1,0 +1,81 @@
+"""What was known, built and judged, as Polars frames: for notebooks.
+
+Every function works in the project around the working folder, so a notebook may stand anywhere inside it.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from lockstep.clock import parse_day
+from lockstep.contract import load_contracts
+from lockstep.errors import UserError, did_you_mean
+from lockstep.events import read_tables
+from lockstep.files import read_json, read_parquet
+from lockstep.graph import models_of
+from lockstep.project import project
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["card", "features", "known", "plot", "scores"]
+
+
+def known(table: str, day: str | date) -> pl.DataFrame:
+    """Return the rows of a raw table as they were known at the start of `day`: what had landed before, as it stood."""
+    p = project()
+    contracts = load_contracts(p.folder("contracts"))
+    _one_of("table", table, contracts)
+    tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, (table,))
+    return tables[table].known(_day(day))
+
+
+def features(view: str, day: str | date) -> pl.DataFrame:
+    """Return a view's snapshot of `day`: one row an entity ever seen, every feature as it was known at its start."""
+    folder = project().root / "artifacts/features"
+    versions = sorted(folder.glob("*/v*"), key=lambda v: int(v.name.removeprefix("v")))
+    views = {v.parent.name: v for v in versions}  # the newest version wins
+    _one_of("view", view, views)
+    days = {file.stem: file for file in views[view].glob("*.parquet")}
+    _one_of("day", str(_day(day)), days)
+    return read_parquet(days[str(_day(day))])
+
+
+def card(model: str) -> dict[str, Any]:
+    """Return a model's card: what shaped it, by content hash, and how it did."""
+    root = project().root
+    _one_of("model", model, models_of(root))
+    return dict(read_json(root / "artifacts/evaluate" / model / "card.json"))
+
+
+def scores() -> pl.DataFrame:
+    """Return the metrics of every model and baseline on the test part, best AUC first."""
+    root = project().root
+    found = {m: read_json(root / "artifacts/evaluate" / m / "metrics.json") for m in models_of(root)}
+    found |= read_json(root / "artifacts/baselines/baselines.json")
+    rows = [{"model": name, **metrics} for name, metrics in found.items()]
+    return pl.DataFrame(rows, infer_schema_length=None).sort("auc", descending=True)
+
+
+def plot(name: str) -> Figure:
+    """Return a plot of all models: ``roc``, ``precision_recall``, ``calibration`` or ``by_cutoff``."""
+    from lockstep.page import PLOTS, draw
+
+    root = project().root
+    _one_of("plot", name, PLOTS)
+    return draw(root / "artifacts", models_of(root), name)
+
+
+def _day(day: str | date) -> date:
+    try:
+        return parse_day(day) if isinstance(day, str) else day
+    except ValueError as e:
+        raise UserError("bad day", found=e) from None
+
+
+def _one_of(kind: str, name: str, names: Any) -> None:
+    if name not in names:
+        raise UserError(f"no {kind} {name!r}", where="this project", do=did_you_mean(name, names))
