@@ -82,6 +82,19 @@ def dataset(
     print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
 
 
+@app.command()
+def prove(
+    name: Annotated[str, typer.Argument(help="leakage or all.")] = "all",
+    days: Annotated[int, typer.Option(help="On how many days.")] = 6,
+) -> None:
+    """Prove on your own definitions and data that nothing looks ahead; exit 1 where something does."""
+    from lockstep.project import project
+    from lockstep.prove import prove as proofs
+
+    for proof in proofs(project(), name, days):
+        print(f"proven    {proof.name}: {proof.said}")
+
+
 def _day(text: str, option: str) -> date:
     from lockstep.clock import parse_day
     from lockstep.errors import UserError

@@ -21,7 +21,7 @@ from lockstep.project import project
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["card", "features", "known", "plot", "scores"]
+__all__ = ["card", "comparison", "drift", "features", "known", "plot", "scores"]
 
 
 def known(table: str, day: str | date) -> pl.DataFrame:
@@ -58,6 +58,16 @@ def scores() -> pl.DataFrame:
     found |= read_json(root / "artifacts/baselines/baselines.json")
     rows = [{"model": name, **metrics} for name, metrics in found.items()]
     return pl.DataFrame(rows, infer_schema_length=None).sort("auc", descending=True)
+
+
+def comparison() -> dict[str, Any]:
+    """Return what shadow mode found: decision, reason, gain with its interval, agreement and drift."""
+    return dict(read_json(project().root / "artifacts/shadow/shadow.json"))
+
+
+def drift() -> pl.DataFrame:
+    """Return the PSI of each feature and score from train rows to test rows, the largest first."""
+    return pl.read_csv(project().root / "artifacts/shadow/drift.csv").sort("psi", descending=True, nulls_last=True)
 
 
 def plot(name: str) -> Figure:

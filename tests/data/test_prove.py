@@ -1,0 +1,120 @@
+"""`lockstep prove` on a slice of the real households: it holds on the honest tree and catches what looks ahead."""
+
+import datetime as dt
+import shutil
+
+import polars as pl
+import pytest
+
+from lockstep.contract import load_contracts
+from lockstep.files import write_parquet
+from lockstep.project import project
+from lockstep.prove import cut, spoil
+from tests.conftest import ROOT, lockstep
+
+DAY = dt.date(2017, 3, 13)
+
+
+def test_the_honest_tree_looks_nowhere_ahead(built_slice):
+    done = lockstep(built_slice, "prove", "leakage")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("proven    leakage: ")
+
+
+def test_what_a_snapshot_may_know_is_what_spoiling_leaves_alone(built_slice):
+    contract = load_contracts(ROOT / "features/contracts")["transactions"]
+    rows = pl.concat([pl.read_parquet(f) for f in sorted((built_slice / "artifacts/clean/transactions").glob("*"))])
+    spoilt = spoil(rows, contract, DAY)
+    assert cut(spoilt, contract, DAY).equals(cut(rows, contract, DAY))
+    forged = spoilt.filter(pl.col("_landing_day") == DAY)
+    assert forged["_deleted"].sum() > 100
+    assert forged.select(pl.col("transaction_timestamp").dt.date() < DAY - dt.timedelta(1)).to_series().sum() > 200
+    assert not spoilt.select(*contract.key, "_landing_day").is_duplicated().any()
+
+
+# Keyed by calendar month, an aggregate holds the rest of its month. The honest July hides it from the guard of the
+# features stage, which tries one day, the middle of the year.
+MONTHLY = """
+
+_honest = trips.derive
+
+
+@source(event_time="at", key="basket_id", causal=True)
+def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
+    day = pl.col("at").dt.convert_time_zone("America/New_York")
+    month = pl.col("value").sum().over("household_id", day.dt.month())
+    return _honest(transactions, products).with_columns(
+        pl.when(day.dt.month().is_between(6, 7)).then("value").otherwise(month).alias("value")
+    )
+"""
+
+
+def test_an_aggregate_keyed_by_calendar_month_is_caught(built_slice, copy):
+    folder = copy(built_slice)
+    with (folder / "features/sources.py").open("a", encoding="utf-8") as handle:
+        handle.write(MONTHLY)
+    shutil.rmtree(folder / "state/days")
+    done = lockstep(folder, module="lockstep.snapshots")
+    assert done.returncode == 0, done.stderr  # the guard looked at July
+    done = lockstep(folder, "prove", "leakage")
+    assert done.returncode == 1
+    assert "'lifetime_value' knows what it cannot know in view household_trips, snapshot 2017-" in done.stderr
+    assert "nothing later landed, household_id " in done.stderr
+
+
+def spoilt(folder, name, change):
+    path = folder / "artifacts" / name
+    frame = change(pl.read_parquet(path))
+    path.unlink()  # DVC protects its outputs
+    write_parquet(frame, path)
+
+
+def next_days(folder):
+    """Give the training rows of one cut-off the value of the day after."""
+    after = pl.read_parquet(folder / "artifacts/features/household_trips/v1/2017-05-09.parquet")
+    join = after.select(
+        "household_id", pl.col("trips_total").alias("_later"), pl.lit(dt.date(2017, 5, 8)).alias("cutoff")
+    )
+    later = pl.coalesce("_later", "trips_total").alias("trips_total")
+    return lambda f: f.join(join, ["household_id", "cutoff"], "left").with_columns(later).drop("_later")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08, household_id "),
+        (
+            lambda _: lambda f: f.with_columns(1 - pl.col("label")),
+            "'label' knows what it cannot know in labels of train",
+        ),
+        (
+            lambda _: lambda f: f.filter((pl.col("cutoff") != f["cutoff"][0]) | (pl.col("label") == 0)),
+            "other entities than the day could know in labels of train",
+        ),
+    ],
+)
+def test_a_training_set_that_was_joined_or_labelled_wrongly_is_caught(built_slice, copy, change, said):
+    folder = copy(built_slice)
+    spoilt(folder, "dataset/training.parquet", change(folder))
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_a_published_snapshot_that_was_altered_is_caught(built_slice, copy):
+    folder = copy(built_slice)
+    first = sorted((folder / "artifacts/features/household_trips/v1").glob("*.parquet"))[0].stem
+    spoilt(
+        folder, f"features/household_trips/v1/{first}.parquet",
+        lambda f: f.with_columns(pl.col("spend_7d") + pl.int_range(pl.len()).eq(0).cast(pl.Int64)),
+    )  # fmt: skip
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 1
+    assert f"'spend_7d' knows what it cannot know in view household_trips, snapshot {first}" in done.stderr
+
+
+def test_an_unknown_proof_is_told(built_slice):
+    done = lockstep(built_slice, "prove", "leekage")
+    assert done.returncode == 2
+    assert "no proof 'leekage'. Did you mean 'leakage'?" in done.stderr
+    assert project(built_slice).root == built_slice
