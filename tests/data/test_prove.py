@@ -84,7 +84,7 @@ def next_days(folder):
     [
         (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08, household_id "),
         (
-            lambda _: lambda f: f.with_columns(1 - pl.col("label")),
+            lambda _: lambda f: f.with_columns((1 - pl.col("label")).alias("label")),
             "'label' knows what it cannot know in labels of train",
         ),
         (
