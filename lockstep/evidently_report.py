@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lockstep.files import file_hash, read_json, read_parquet, write_text
 from lockstep.project import Project
 from lockstep.psi import profile, psi
 
-__all__ = ["PAGE", "psi_decile", "render", "report_pending", "write_report"]
+__all__ = ["PAGE", "drift_report", "psi_decile", "render", "report_pending", "write_report"]
 
 PAGE = Path("state/shadow.html")
 _SHOWN = Path("state/shadow.shown")
@@ -61,7 +62,7 @@ def psi_decile() -> str:
     return "psi_decile"
 
 
-def render(summary: dict[str, Any], drift: pl.DataFrame, rows: pl.DataFrame) -> str:
+def render(summary: Mapping[str, Any], drift: pl.DataFrame, rows: pl.DataFrame) -> str:
     """Return the page of a comparison as HTML.
 
     Parameters
@@ -72,42 +73,18 @@ def render(summary: dict[str, Any], drift: pl.DataFrame, rows: pl.DataFrame) -> 
         ``part``, ``label``, both scores as ``champion`` and ``challenger``, and every feature that `drift` names.
     """
     os.environ.setdefault("DO_NOT_TRACK", "1")
+    train, test = (_sampled(rows.filter(pl.col("part") == part)) for part in ("train", "test"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Evidently's own dependencies
         from evidently.core.metric_types import render_widgets
-        from evidently.legacy.renderers.html_widgets import group_widget, table_data, text_widget
+        from evidently.legacy.renderers.html_widgets import text_widget
 
-        names = {name: f"score of {summary[name]['model']}" for name in ("champion", "challenger")}
-        parts = {part: _sampled(rows.filter(pl.col("part") == part)) for part in ("train", "test")}
-        shown = {part: frame.rename(names) for part, frame in parts.items()}
-        drifted, left_out = _drift(shown["train"], shown["test"], drift["column"].to_list(), summary["drift"]["limit"])
-        champion, challenger = (f"{summary[name]['model']}, the {name}" for name in names)
-        sampled = f" (samples of {SAMPLE} rows)" if rows.height > sum(f.height for f in parts.values()) else ""
-        empty = f" Not drawn, since a part has no value: {', '.join(left_out)}." if left_out else ""
-        widgets = [
-            text_widget(
-                title=f"{champion}, and {challenger}: {summary['decision']}",
-                text=f"{summary['reason']}. {summary['otherwise']}",
-            ),
-            text_widget(
-                title="Drift: reference = train rows, current = test rows",
-                text=f"PSI by the deciles of the train rows{sampled}, of the values that are not null."
-                f" Train scores are {summary['drift']['train_scores']}. Drift is reported, it does not decide;"
-                f" Evidently's verdict on the dataset asks whether half of the columns drifted.{empty}",
-            ),
-            group_widget(title="", widgets=drifted),
-            table_data(
-                title="PSI of all rows, with a bin for nulls",
-                column_names=drift.columns,
-                data=drift.sort("psi").rows()[::-1],
-            ),
-            text_widget(
-                title=f"Quality on the test rows: reference = {champion}, current = {challenger}",
-                text="Classes are cut at a score of 0.5.",
-            ),
-            group_widget(title="", widgets=_quality(parts["test"])),
-        ]
-        html: str = render_widgets(widgets)
+        models = {name: f"{summary[name]['model']}, the {name}" for name in ("champion", "challenger")}
+        verdict = text_widget(
+            title=f"{models['champion']}, and {models['challenger']}: {summary['decision']}",
+            text=f"{summary['reason']}. {summary['otherwise']}",
+        )
+        html: str = render_widgets([verdict, *_drift(summary, drift, train, test), *_quality(models, test)])
     return html
 
 
@@ -115,23 +92,44 @@ def _sampled(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.sample(SAMPLE, seed=0) if frame.height > SAMPLE else frame
 
 
-def _drift(
-    reference: pl.DataFrame, current: pl.DataFrame, names: list[str], limit: float
-) -> tuple[list[Any], list[str]]:
-    """Return Evidently's widgets of drift, and the columns left out: one without values would stop the whole report."""
+def _drift(summary: Mapping[str, Any], drift: pl.DataFrame, train: pl.DataFrame, test: pl.DataFrame) -> list[Any]:
+    """Return the widgets of drift: Evidently's, and the table that counts nulls too."""
+    from evidently.legacy.renderers.html_widgets import group_widget, table_data, text_widget
+
+    scores = {name: f"score of {summary[name]['model']}" for name in ("champion", "challenger")}
+    names = drift["column"].to_list()
+    reference, current = (frame.rename(scores).select(names) for frame in (train, test))
+    # A column without values would stop the whole report.
+    empty = [n for n in names if not (reference[n].count() and current[n].count())]
+    found = drift_report(reference.drop(empty), current.drop(empty), summary["drift"]["limit"])
+    text = (
+        f"PSI by the deciles of the train rows, of values that are not null, in at most {SAMPLE} rows of either part."
+        f" Train scores are {summary['drift']['train_scores']}. Drift is reported, it does not decide; Evidently's word"
+        " on the dataset asks whether half of the columns drifted."
+        + (f" Not drawn, having no values in one part: {', '.join(empty)}." if empty else "")
+    )
+    return [
+        text_widget(title="Drift: reference = train rows, current = test rows", text=text),
+        group_widget(title="", widgets=found._widgets),  # two reports on one page: nothing else can be put together
+        table_data(
+            title="PSI of all rows, with a bin for nulls",
+            column_names=drift.columns,
+            data=drift.sort("psi", descending=True).rows(),
+        ),
+    ]
+
+
+def drift_report(reference: pl.DataFrame, current: pl.DataFrame, limit: float) -> Any:
+    """Return Evidently's snapshot of the drift of every column, by our PSI; none may be without values."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    full = [n for n in names if reference[n].count() and current[n].count()]
-    categories = [n for n in full if reference.schema[n] in _CATEGORIES]
+    categories = [n for n, kind in reference.schema.items() if kind in _CATEGORIES]
+    numbers = [n for n in reference.columns if n not in categories]
     # Without a definition Evidently takes few-valued integers for categories and strings for texts.
-    definition = DataDefinition(
-        numerical_columns=[n for n in full if n not in categories], categorical_columns=categories
-    )
-    data = [Dataset.from_pandas(_pandas(frame.select(full)), definition) for frame in (current, reference)]
-    report = Report([DataDriftPreset(columns=full, method=psi_decile(), threshold=limit)])
-    widgets: list[Any] = report.run(*data)._widgets  # two reports on one page: only the widgets can be put together
-    return widgets, [n for n in names if n not in full]
+    definition = DataDefinition(numerical_columns=numbers, categorical_columns=categories)
+    data = [Dataset.from_pandas(_pandas(frame), definition) for frame in (current, reference)]
+    return Report([DataDriftPreset(columns=reference.columns, method=psi_decile(), threshold=limit)]).run(*data)
 
 
 def _pandas(frame: pl.DataFrame) -> Any:
@@ -141,9 +139,10 @@ def _pandas(frame: pl.DataFrame) -> Any:
     return plain.cast({n: pl.Float64 for n, kind in plain.schema.items() if kind != pl.String}).to_pandas()
 
 
-def _quality(test: pl.DataFrame) -> list[Any]:
-    """Return Evidently's widgets of both models' quality on the same rows."""
+def _quality(models: Mapping[str, str], test: pl.DataFrame) -> list[Any]:
+    """Return the widgets of both models' quality on the same rows."""
     from evidently import BinaryClassification, DataDefinition, Dataset, Report
+    from evidently.legacy.renderers.html_widgets import group_widget, text_widget
     from evidently.metrics import RocAuc
     from evidently.presets import ClassificationQuality
 
@@ -153,5 +152,9 @@ def _quality(test: pl.DataFrame) -> list[Any]:
         Dataset.from_pandas(test.select("label", score=name).to_pandas(), definition)
         for name in ("challenger", "champion")
     ]
-    widgets: list[Any] = Report([RocAuc(roc_curve=True), ClassificationQuality(pr_curve=True)]).run(*data)._widgets
-    return widgets
+    found = Report([RocAuc(roc_curve=True), ClassificationQuality(pr_curve=True)]).run(*data)
+    title = f"Quality on the test rows: reference = {models['champion']}, current = {models['challenger']}"
+    return [
+        text_widget(title=title, text="Classes are cut at a score of 0.5."),
+        group_widget(title="", widgets=found._widgets),
+    ]

@@ -8,7 +8,7 @@ and the gain with an interval over entities. A hold is a result, not a failure.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import polars as pl
 from lockstep import metrics
 from lockstep.errors import GuaranteeError, SettingsError
 from lockstep.files import read_json, read_parquet, write_json, write_parquet, write_text
-from lockstep.metrics import Interval
 from lockstep.model_file import open_model
 from lockstep.project import Project, project
 from lockstep.psi import profile, psi, quantiles
@@ -72,23 +71,22 @@ def compare(champion: Side, challenger: Side, entity: Sequence[str], settings: S
             found=champion.name, do="Name another model as one of them.",
         )  # fmt: skip
     keys = [*entity, "cutoff", "part"]
-    for side in (champion, challenger):
-        _same_keys(side.rows, side.scores, keys, ("the dataset", f"the scores of {side.name}"))
-    scores = _joined(champion, challenger, keys)
     shared = [name for name in champion.features if name in challenger.features]
+    scores = _joined(champion, challenger, keys)
     _same_features(champion, challenger, keys, shared)
-    test = scores.filter(pl.col("part") == "test")
+    of_test = pl.col("part") == "test"
+    test = scores.filter(of_test)
     drift = _drift(champion, challenger, scores, settings.drift)
-    outcome = _outcome(test, entity, settings)
+    sides, difference = _outcome(test, entity, settings)
     summary = {
-        **decide(champion.name, challenger.name, outcome.pop("auc"), settings.minimum_gain),
-        "champion": {"model": champion.name, "version": champion.version, **outcome["champion"]},
-        "challenger": {"model": challenger.name, "version": challenger.version, **outcome["challenger"]},
-        "difference": outcome["difference"],
+        **decide(champion.name, challenger.name, difference, settings.minimum_gain),
+        "champion": {"model": champion.name, "version": champion.version, **sides["champion"]},
+        "challenger": {"model": challenger.name, "version": challenger.version, **sides["challenger"]},
+        "difference": difference,
         "minimum_gain": settings.minimum_gain,
         "rows": {
-            "champion": champion.scores.filter(pl.col("part") == "test").height,
-            "challenger": challenger.scores.filter(pl.col("part") == "test").height,
+            "champion": champion.scores.filter(of_test).height,
+            "challenger": challenger.scores.filter(of_test).height,
             "joined": test.height,
             "entities": test.select(entity).n_unique(),
         },
@@ -96,12 +94,19 @@ def compare(champion: Side, challenger: Side, entity: Sequence[str], settings: S
         "agreement": _agreement(test),
         "drift": {
             "limit": settings.drift,
+            "columns": drift.height,
+            "columns_over": drift["over"].sum(),
             "over": drift.filter("over")["column"].to_list(),
+            "score_champion": drift["psi"][-2],
+            "score_challenger": drift["psi"][-1],
             "train_scores": "in sample: each model scores the rows it was fitted on",
-            "psi": dict(drift.select("column", "psi").iter_rows()),
         },
     }
     return Comparison(summary, drift, scores)
+
+
+def _named(champion: Side, challenger: Side) -> list[tuple[str, Side]]:
+    return list(zip(SCORES, (champion, challenger), strict=True))
 
 
 def _same_keys(ours: pl.DataFrame, theirs: pl.DataFrame, keys: list[str], names: tuple[str, str]) -> None:
@@ -111,7 +116,7 @@ def _same_keys(ours: pl.DataFrame, theirs: pl.DataFrame, keys: list[str], names:
         frame = frames[name]
         for what, found in (
             ("a key that stands twice", frame.filter(frame.select(keys).is_duplicated())),
-            (f"rows that {other} lack", frame.join(frames[other], on=keys, how="anti")),
+            (f"rows that are not in {other}", frame.join(frames[other], on=keys, how="anti")),
         ):
             if found.height:
                 first = ", ".join(f"{k} {v}" for k, v in found.sort(keys).select(keys).row(0, named=True).items())
@@ -123,16 +128,15 @@ def _same_keys(ours: pl.DataFrame, theirs: pl.DataFrame, keys: list[str], names:
 
 def _joined(champion: Side, challenger: Side, keys: list[str]) -> pl.DataFrame:
     """Return keys, label and both scores; refuse other keys and other labels."""
-    ours, theirs = (
-        side.scores.select(*keys, "label", pl.col("score").alias(name))
-        for side, name in zip((champion, challenger), SCORES, strict=True)
-    )
-    _same_keys(ours, theirs, keys, (f"the scores of {champion.name}", f"the scores of {challenger.name}"))
-    other = differing(ours, theirs, keys, ["label"])["label"]
-    if other:
+    ours, theirs = (s.scores.select(*keys, "label", pl.col("score").alias(n)) for n, s in _named(champion, challenger))
+    names = [f"the scores of {side.name}" for side in (champion, challenger)]
+    for side, frame, name in zip((champion, challenger), (ours, theirs), names, strict=True):
+        _same_keys(side.rows, frame, keys, ("the dataset", name))
+    _same_keys(ours, theirs, keys, (names[0], names[1]))
+    if other := differing(ours, theirs, keys, ["label"])["label"]:
         raise GuaranteeError(
-            "labels that differ", where=f"the predictions of {champion.name} and {challenger.name}", expected="none",
-            found=f"{other} of {ours.height} rows", do="Build both models on the same dataset.",
+            "labels that differ", where=" and ".join(names), expected="none", found=f"{other} of {ours.height} rows",
+            do="Build both models on the same dataset.",
         )  # fmt: skip
     return ours.join(theirs.drop("label"), on=keys).sort("cutoff", *keys)
 
@@ -182,7 +186,7 @@ def _drift(champion: Side, challenger: Side, scores: pl.DataFrame, limit: float)
     more = [name for name in challenger.features if name not in champion.features]
     columns = [(champion.rows, name, name) for name in champion.features]
     columns += [(challenger.rows, name, name) for name in more]
-    columns += [(scores, name, f"score of {s.name}") for s, name in zip((champion, challenger), SCORES, strict=True)]
+    columns += [(scores, name, f"score of {side.name}") for name, side in _named(champion, challenger)]
     found = []
     for frame, name, shown in columns:
         before, after = (frame.filter(pl.col("part") == part)[name] for part in ("train", "test"))
@@ -193,27 +197,29 @@ def _drift(champion: Side, challenger: Side, scores: pl.DataFrame, limit: float)
     return pl.DataFrame(found, ["column", "psi", "edges", "null_train", "null_test", "over"], orient="row")
 
 
-def _outcome(test: pl.DataFrame, entity: Sequence[str], settings: Shadow) -> dict[str, Any]:
-    """Return the metrics of both, and their difference (challenger - champion) with intervals over entities."""
+def _outcome(
+    test: pl.DataFrame, entity: Sequence[str], settings: Shadow
+) -> tuple[dict[str, dict[str, float | None]], dict[str, float | None]]:
+    """Return the metrics of each side, and challenger - champion with intervals over entities, flat."""
     label = test["label"].cast(pl.Int64).to_numpy()
-    ours, theirs = (test[name].to_numpy() for name in SCORES)
+    scores = {name: test[name].to_numpy() for name in SCORES}
     draws = metrics.draw(metrics.entity_codes(test, entity), settings.resamples, settings.seed)
-    difference = metrics.paired(label, theirs, ours, draws)
-    both = {
+    difference = metrics.paired(label, scores["challenger"], scores["champion"], draws)
+    sides = {
         name: {key: metrics.published(metric(label, score)) for key, metric in metrics.METRICS.items()}
-        for name, score in zip(SCORES, (ours, theirs), strict=True)
+        for name, score in scores.items()
     }
-    return {**both, "difference": metrics.flat(difference), "auc": difference["auc"]}
+    return sides, metrics.flat(difference)
 
 
-def decide(champion: str, challenger: str, gain: Interval, minimum: float) -> dict[str, str]:
+def decide(champion: str, challenger: str, gain: Mapping[str, float | None], minimum: float) -> dict[str, str]:
     """Return ``decision``, its ``reason`` and, under ``otherwise``, what would have led to the other one.
 
-    ``promote`` when the lower end of the interval of the gain in AUC is above `minimum`, ``hold`` otherwise. What
-    decides are the published numbers: the record explains the decision.
+    ``promote`` when the lower end of the interval of the gain in AUC is above `minimum`, ``hold`` otherwise. `gain` is
+    flat and holds published numbers: they decide, so the record explains the decision.
     """
-    value, low, high = (metrics.published(number) for number in gain)
-    if value is None or low is None:
+    value, low, high = (gain[key] for key in ("auc", "auc_low", "auc_high"))
+    if low is None:
         reason = f"no interval of the gain of {challenger} over {champion}: too few draws of entities hold both labels"
         return {"decision": "hold", "reason": reason, "otherwise": "More test rows of either label are needed."}
     promote = low > minimum
