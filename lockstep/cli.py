@@ -55,6 +55,26 @@ def check() -> None:
 
 
 @app.command()
+def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False) -> None:
+    """Compare the challenger with the model that serves: promote or hold, and why."""
+    from json import dumps
+
+    from lockstep.evidently_report import write_report
+    from lockstep.files import read_json
+    from lockstep.project import project
+    from lockstep.run import run
+
+    here = project()
+    run(here)
+    found = read_json(here.root / "artifacts/shadow/shadow.json")
+    page = str(write_report(here))
+    if json:
+        print(dumps({**found, "page": page}, indent=2))
+    else:
+        print(f"{found['decision']}: {found['reason']}\n{found['otherwise']}\n\nopen {page}")
+
+
+@app.command()
 def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml.")] = False) -> None:
     """Compare the code dependencies of dvc.yaml with each stage's import closure."""
     from lockstep.deps import require_deps, write_deps

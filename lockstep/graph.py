@@ -19,6 +19,7 @@ __all__ = [
     "StageFailed",
     "changed",
     "models_of",
+    "needed",
     "require_models",
     "run_stage",
     "stages",
@@ -59,6 +60,18 @@ def stages(root: Path) -> dict[str, list[str]]:
         order = nx.dfs_postorder_nodes(graph)  # DVC's own order, in which dvc.lock lists new stages
         # stage.addressing is relative to the working folder; stage.name is not
         return {s.name: sorted(u.name for u in graph.successors(s) if u.cmd) for s in order if s.cmd}
+
+
+def needed(graph: dict[str, list[str]], stage: str) -> list[str]:
+    """Return `stage` and the stages that it waits for, in the order of `graph`, which `stages` gave.
+
+    >>> needed({"a": [], "b": ["a"], "c": ["a"], "d": ["b"]}, "d")
+    ['a', 'b', 'd']
+    """
+    found = {stage}
+    for name in reversed(graph):
+        found.update(graph[name] if name in found else [])
+    return [name for name in graph if name in found]
 
 
 def changed(root: Path) -> list[str]:

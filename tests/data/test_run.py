@@ -310,7 +310,8 @@ def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, 
         "mine = {pathlib.Path(f).relative_to(here) for f in files if f and pathlib.Path(f).is_relative_to(here)}\n"
         "print(*sorted(map(str, mine)))\n"
     )
-    for name, words in {"features": [], "dataset": [], "baselines": [], "train": ["rfm"], "evaluate": ["rfm"]}.items():
+    stages = {"features": [], "dataset": [], "baselines": [], "train": ["rfm"], "evaluate": ["rfm"], "shadow": []}
+    for name, words in stages.items():
         module = re.search(r"-m (\S+)", deps[name]["cmd"]).group(1)
         done = subprocess.run(
             [sys.executable, "-c", code, module, *words],
@@ -398,7 +399,7 @@ def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, 
     status = json.loads(dvc("status", "--json"))
     assert "auc" in dvc("metrics", "diff", "--all")
     assert dvc("plots", "diff", "HEAD", "--json")
-    assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm"}
+    assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm", "shadow"}
 
 
 def test_a_day_cache_cut_short_by_a_crash_is_computed_anew(built_slice, copy):
