@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import date
 from typing import Annotated
 
 import typer
@@ -36,18 +37,29 @@ def land(
     until: Annotated[str | None, typer.Option(help="The last landing day to seal, YYYY-MM-DD.")] = None,
 ) -> None:
     """Land and seal raw days, refill missing ones, pin the data."""
-    from lockstep.clock import parse_day
-    from lockstep.errors import UserError
     from lockstep.project import project
-    from lockstep.run import land_days
+    from lockstep.run import at_work, land_days
 
-    try:
-        last = parse_day(until) if until else None
-    except ValueError as e:
-        raise UserError("bad day", where="--until", found=e) from None
-    new = land_days(project(), last)
+    last, here = _day("--until", until), project()
+    with at_work(here.root):
+        new = land_days(here, last)
     days = {line.landing_day for line in new}
     print(f"sealed {len(new)} partitions of {len(days)} landing days" if new else "nothing new to seal")
+
+
+@app.command()
+def up(
+    every: Annotated[int, typer.Option(min=1, help="Seconds that a day of the copy's clock takes.")] = 60,
+    keep_one_in: Annotated[int, typer.Option(min=1, help="Try it on one household in so many.")] = 20,
+    until: Annotated[str | None, typer.Option(help="What has landed before, YYYY-MM-DD.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The server's; by default a free one.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Stop after so many finished scheduled runs.")] = None,
+) -> None:
+    """Try the schedules on a copy: Prefect's server, a worker and a quick clock, until Ctrl-C."""
+    from lockstep.project import project
+    from lockstep.up import up
+
+    up(project(), every=every, keep_one_in=keep_one_in, until=_day("--until", until), port=port, runs=runs)
 
 
 @app.command()
@@ -69,6 +81,16 @@ def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml."
         write_deps(project())
     require_deps(project())
     print("code dependencies are each stage's import closure")
+
+
+def _day(option: str, text: str | None) -> date | None:
+    from lockstep.clock import parse_day
+    from lockstep.errors import UserError
+
+    try:
+        return parse_day(text) if text else None
+    except ValueError as e:
+        raise UserError("bad day", where=option, found=e) from None
 
 
 def main() -> None:
