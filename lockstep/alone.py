@@ -14,8 +14,8 @@ __all__ = ["alone"]
 
 
 @contextmanager
-def alone(root: Path, doing: str) -> Iterator[None]:
-    """Hold the lock of `doing` in ``state/``, or refuse at once; a process that dies lets go of it.
+def alone(root: Path, doing: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold the lock of `doing` in ``state/``; refuse at once or `wait`. A process that dies lets go of it.
 
     Raises
     ------
@@ -24,10 +24,18 @@ def alone(root: Path, doing: str) -> Iterator[None]:
     """
     path = root / "state" / f"{doing}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
     try:
-        with FileLock(path, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
-        raise EnvironmentFault(
-            f"another process is at it: {doing}", where=str(root), do="Wait for it, then run the same command again."
-        ) from None
+        if not wait:
+            raise EnvironmentFault(
+                f"another process is at it: {doing}", where=str(root),
+                do="Wait for it, then run the same command again.",
+            ) from None  # fmt: skip
+        print(f"another process is at it: {doing}. Waiting for it ({path})", flush=True)
+        lock.acquire(poll_interval=0.5)
+    try:
+        yield
+    finally:
+        lock.release()

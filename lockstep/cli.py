@@ -38,11 +38,35 @@ def land(
 ) -> None:
     """Land and seal raw days, refill missing ones, pin the data."""
     from lockstep.project import project
-    from lockstep.run import land_days
+    from lockstep.run import at_work, land_days
 
-    new = land_days(project(), _day(until, "--until") if until else None)
+    last, here = _day("--until", until) if until else None, project()
+    with at_work(here.root):
+        new = land_days(here, last)
     days = {line.landing_day for line in new}
     print(f"sealed {len(new)} partitions of {len(days)} landing days" if new else "nothing new to seal")
+
+
+@app.command()
+def up(
+    every: Annotated[int, typer.Option(min=1, help="Seconds that a day of the copy's clock takes.")] = 60,
+    keep_one_in: Annotated[int, typer.Option(min=1, help="Try it on one household in so many.")] = 20,
+    until: Annotated[str | None, typer.Option(help="What has landed before, YYYY-MM-DD.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="The server's; by default a free one.")] = None,
+    runs: Annotated[int | None, typer.Option(min=1, help="Stop after so many finished scheduled runs.")] = None,
+) -> None:
+    """Try the schedules on a copy: Prefect's server, a worker and a quick clock, until Ctrl-C."""
+    from lockstep.project import project
+    from lockstep.up import up
+
+    up(
+        project(),
+        every=every,
+        keep_one_in=keep_one_in,
+        until=_day("--until", until) if until else None,
+        port=port,
+        runs=runs,
+    )
 
 
 @app.command()
@@ -96,7 +120,7 @@ def dataset(
     from lockstep.files import file_hash, write_parquet
     from lockstep.project import project
 
-    day, path = _day(known, "--known"), to / "training.parquet"
+    day, path = _day("--known", known), to / "training.parquet"
     frame = as_known(project(), day)
     write_parquet(frame, path)
     print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
@@ -115,7 +139,7 @@ def prove(
         print(f"proven    {proof.name}: {proof.said}")
 
 
-def _day(text: str, option: str) -> date:
+def _day(option: str, text: str) -> date:
     from lockstep.clock import parse_day
     from lockstep.errors import UserError
 

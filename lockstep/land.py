@@ -13,12 +13,23 @@ from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
-from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, write_landings
+from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, read_landings, write_landings
 
-__all__ = ["Raw", "land"]
+__all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
 
 Raw = Callable[[str], pl.DataFrame]
 """Gives the raw rows of a table, with ``_landing_day`` (Date): the project's `landing` module has one."""
+
+
+class SourceEnds(UserError):
+    """The source has not reached the last day that was to be sealed: an empty seal is for good."""
+
+    def __init__(self, last: date, until: date) -> None:
+        super().__init__(
+            "the source ends before the last day to seal", where="lockstep land", expected=f"until <= {last}",
+            found=until, do="Land up to the last day that has come; later days would be sealed as empty for good.",
+        )  # fmt: skip
+        self.last = last
 
 
 def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, until: date) -> list[Landing]:
@@ -66,14 +77,19 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     return new
 
 
+def last_sealed(root: Path) -> date:
+    """Return the last landing day that is sealed; raise DataError where none is."""
+    days = [line.landing_day for line in read_landings(root / "landings.csv")]
+    if not days:
+        raise DataError("no sealed day", where="landings.csv", do="Run `lockstep land`.")
+    return max(days)
+
+
 def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date) -> None:
     """Refuse to seal days that the source has not reached: an empty seal is for good."""
     last = pl.concat([rows.select("_landing_day") for rows in tables.values()])["_landing_day"].max()
     if isinstance(last, date) and start <= until and until > last:
-        raise UserError(
-            "the source ends before the last day to seal", where="lockstep land", expected=f"until <= {last}",
-            found=until, do="Land up to the last day that has come; later days would be sealed as empty for good.",
-        )  # fmt: skip
+        raise SourceEnds(last, until)
 
 
 def _check_past(

@@ -6,27 +6,30 @@ import logging
 import os
 import subprocess
 import sys
-from datetime import date
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
 from pathlib import Path
 
 from lockstep.alone import alone
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
-from lockstep.errors import EnvironmentFault, LockstepError
+from lockstep.errors import EnvironmentFault
 from lockstep.graph import changed, require_models
-from lockstep.land import land
+from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed
 from lockstep.ledger import Ledger, read_ledger, write_ledger
 from lockstep.lock import own_lock
+from lockstep.prefect_server import failure
 from lockstep.project import Project
 from lockstep.stage import QUIET, supervise
 
-__all__ = ["land_days", "pin_data", "run"]
+__all__ = ["at_work", "check", "land_days", "land_due", "pin_data", "run", "verdict"]
 
 
 def run(project: Project) -> Ledger:
-    """Land where there is no data, check the data, rebuild what changed by the flow, and return the ledger.
+    """Return the stored ledger where nothing changed; otherwise run the project's flow and return what it wrote.
 
     Raises
     ------
@@ -36,24 +39,72 @@ def run(project: Project) -> Ledger:
         A stage said no, with the stage's own sentence and exit code.
     """
     root = project.root
-    project.settings  # noqa: B018 - a typo in params.yaml is told before anything runs
+    with at_work(root):
+        land_due(project)
+        data = check(project)
+        todo = changed(root)
+        if not todo:
+            return verdict(root, data)
+    print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
+    _flow(project)
+    with at_work(root):  # another run may have come between: its verdict is the newer one
+        return verdict(root, check_data(root))
+
+
+@contextmanager
+def at_work(root: Path) -> Iterator[None]:
+    """Wait until no other process lands or builds in `root`, and keep others waiting meanwhile.
+
+    DVC's own locks are held a stage at a time: a landing between two of them would mix days. The lock file is the one
+    that was rebuilt on this type of processor, where that differs from the checked-in one.
+    """
+    with alone(root, "run", wait=True), own_lock(root):
+        yield
+
+
+def land_due(project: Project, days: int = 0) -> str:
+    """Land what is due and say how far: everything up to ``land.until`` where nothing has landed, then `days` more.
+
+    Further days are sealed after the last sealed one, fewer where the source ends.
+    """
+    root, end = project.root, ""
     if not any((root / "data").glob("*/*.parquet")):
         print("landing raw days", flush=True)
         land_days(project)
     elif not (root / "data.dvc").exists():  # a first landing that was stopped before its pin
         check_sealed(root)
         pin_data(root)
-    data = check_data(root)
+    if days:
+        try:
+            land_days(project, last_sealed(root) + timedelta(days))
+        except SourceEnds as source:
+            land_days(project, source.last)
+            end = ", where the source ends"
+    return f"sealed up to {last_sealed(root)}{end}"
+
+
+def check(project: Project) -> str:
+    """Compare data with its seals and the graph with the code, before anything is built; return the data's hash.
+
+    Raises
+    ------
+    DataError
+        The data is not what was sealed.
+    GuaranteeError
+        A stage's code dependencies are not its import closure.
+    SettingsError
+        A model of the settings that the graph lacks, or the other way.
+    """
+    models = project.settings.models  # a typo in params.yaml is told before anything runs
+    data = check_data(project.root)
     require_deps(project)
-    require_models(root, project.settings.models)
-    with own_lock(root):
-        todo = changed(root)
-        if not todo and (stored := read_ledger(root, data)):
-            return stored
-        if todo:
-            print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
-            _flow(project)
-        return write_ledger(root, data)
+    require_models(project.root, models)
+    return data
+
+
+def verdict(root: Path, data: str) -> Ledger:
+    """Return the ledger of what is built from `data`: the stored one, or a new one with its page."""
+    return read_ledger(root, data) or write_ledger(root, data)
 
 
 def land_days(project: Project, until: date | None = None) -> list[Landing]:
@@ -62,11 +113,15 @@ def land_days(project: Project, until: date | None = None) -> list[Landing]:
     zone: Zone = settings.clock
     rows = project.load("landing")[0].rows
     contracts = load_contracts(project.folder("contracts"))
-    land_ = settings.land
-    with alone(project.root, "landing"):
-        new = land(project.root, contracts, lambda t: rows(t, land_, zone), land_.first, until or land_.until)
-        check_sealed(project.root)
-        pin_data(project.root)
+    new = land(
+        project.root,
+        contracts,
+        lambda t: rows(t, settings.land, zone),
+        settings.land.first,
+        until or settings.land.until,
+    )
+    check_sealed(project.root)
+    pin_data(project.root)
     return new
 
 
@@ -103,16 +158,4 @@ def _flow(project: Project) -> None:
         command = [sys.executable, "-m", module]
         code = supervise(subprocess.Popen(command, cwd=project.root, env=env, stderr=errors, start_new_session=True))
     if code:
-        raise _failure(module, log, code)
-
-
-def _failure(module: str, log: Path, code: int) -> LockstepError:
-    """Return the sentence with which the flow's process ended, and its exit code."""
-    said = log.read_text(encoding="utf-8").splitlines()
-    sentence = next((line for line in reversed(said) if line.startswith("error: ")), None)
-    if sentence is None:
-        found = said[-1] if said else f"exit code {code}"
-        return EnvironmentFault("the flow failed", where=module, found=found, do=f"See state/prefect/{log.name}.")
-    error = LockstepError(sentence.removeprefix("error: ").removesuffix("."))
-    error.exit_code = code
-    return error
+        raise failure(module, log, code)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from lockstep.clone import copy_project
+
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
 
@@ -29,28 +31,10 @@ def lockstep(folder: Path, *words: str, module: str = "lockstep", **env: str) ->
     )
 
 
-def copy_project(to: Path, keep_one_in: int) -> Path:
-    """Copy what git would commit of this repository; keep one household in `keep_one_in`; land nothing yet."""
-    names = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").split("\n")
-    for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, to / name)
-    for name in ("landings.csv", "data.dvc", "dvc.lock"):
-        (to / name).unlink(missing_ok=True)
-    params = (to / "params.yaml").read_text(encoding="utf-8")
-    assert "keep_one_in: 1 " in params
-    (to / "params.yaml").write_text(params.replace("keep_one_in: 1 ", f"keep_one_in: {keep_one_in} "), encoding="utf-8")
-    git(to, "init", "-q")
-    git(to, "add", "-A")
-    git(to, "commit", "-qm", "a slice")
-    return to
-
-
 @pytest.fixture(scope="session")
 def landed_slice(tmp_path_factory) -> Path:
     """A project with one household in twenty: landed and committed, nothing built. Copy it before changing it."""
-    folder = copy_project(tmp_path_factory.mktemp("landed") / "project", keep_one_in=20)
+    folder = copy_project(ROOT, tmp_path_factory.mktemp("landed") / "project", keep_one_in=20)
     done = lockstep(folder, "land")
     assert done.returncode == 0, done.stderr
     git(folder, "add", "-A")
