@@ -29,7 +29,7 @@ __all__ = [
 _CHATTER = (
     "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto",
     "\tdvc config core.autostage", "Use `dvc push`", "error: ", "ERROR: ",
-    "Running stage", "> ", "Stage '", "Verifying outputs",
+    "Data and pipelines are up to date", "Running stage", "> ", "Stage '", "Verifying outputs",
 )  # fmt: skip
 """What DVC says besides the stage's own words."""
 

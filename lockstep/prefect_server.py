@@ -17,13 +17,30 @@ if TYPE_CHECKING:
 from lockstep.errors import EnvironmentFault, LockstepError
 from lockstep.stage import QUIET
 
-__all__ = ["Family", "end", "failure", "free_port", "require_server"]
+__all__ = ["Family", "configure", "end", "failure", "free_port", "require_server"]
 
 MARK = "LOCKSTEP_UP"
 """The environment variable that all processes of one try share: its folder."""
 
 STARTUP = 300.0
 """Seconds that a server may take to answer; it needs 7 to 15 on two cores."""
+
+
+def configure(root: Path) -> None:
+    """Set Prefect's environment, before anything imports it: quiet, its home in ``state/``, time enough to start.
+
+    A server or profile that the user configured is theirs to use.
+    """
+    own = "PREFECT_API_URL" in os.environ or (Path.home() / ".prefect/profiles.toml").exists()
+    defaults = {
+        **({} if own else {"PREFECT_HOME": str(root / "state/prefect")}),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the flows say what matters themselves
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # the default, 20 s, fails on a slow machine
+        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
+        **QUIET,
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
 
 
 def require_server() -> None:

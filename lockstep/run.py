@@ -23,7 +23,7 @@ from lockstep.ledger import Ledger, read_ledger, write_ledger
 from lockstep.lock import own_lock
 from lockstep.prefect_server import failure
 from lockstep.project import Project
-from lockstep.stage import QUIET, supervise
+from lockstep.stage import supervise
 
 __all__ = ["at_work", "check", "land_days", "land_due", "pin_data", "run", "verdict"]
 
@@ -139,21 +139,10 @@ def pin_data(root: Path) -> None:
 
 
 def _flow(project: Project) -> None:
-    """Run the project's flow in a process of its own, on a configured Prefect server or Prefect's embedded one."""
-    home = project.root / "state/prefect"
-    home.mkdir(parents=True, exist_ok=True)
-    own = "PREFECT_API_URL" in os.environ or (Path.home() / ".prefect/profiles.toml").exists()
-    env = {
-        **({} if own else {"PREFECT_HOME": str(home)}),  # a server that the user configured is theirs to use
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the flow says what matters itself
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",  # the default, 20 s, fails on a slow machine
-        "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-        **os.environ,
-        **QUIET,
-        "PYTHONWARNINGS": "ignore",
-    }
-    module = project.modules("flow")[0]
-    log = home / "flow.err"
+    """Run the project's flow in a process of its own; what it prints is the progress, what it logs goes to a file."""
+    module, log = project.modules("flow")[0], project.root / "state/prefect/flow.err"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    env = {**os.environ, "PYTHONWARNINGS": "ignore"}
     with log.open("w", encoding="utf-8") as errors:
         command = [sys.executable, "-m", module]
         code = supervise(subprocess.Popen(command, cwd=project.root, env=env, stderr=errors, start_new_session=True))
