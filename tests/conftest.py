@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from lockstep.clone import copy_project
+from lockstep.stage import QUIET
 
+os.environ.update(QUIET)  # Prefect counts its users at import
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
 
