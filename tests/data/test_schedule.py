@@ -21,22 +21,10 @@ from tests.conftest import ENV, ROOT, lockstep
 
 LIMIT = 400  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
 
-SHADOW = '''"""Stand-in until there is a flow of this name."""
-from prefect import flow
-
-
-@flow(name="shadow")
-def shadow(root: str | None = None) -> None:
-    """Compare nothing."""
-'''
-
-
 @pytest.fixture
 def project(tmp_path):
     """This project on one household in twenty, nothing landed."""
     folder = copy_project(ROOT, tmp_path / "project", keep_one_in=20)
-    if not (folder / "flows/shadow.py").exists():
-        (folder / "flows/shadow.py").write_text(SHADOW, encoding="utf-8")
     yield folder
     for process in mine(folder):  # a test that failed must not leave a server behind
         process.kill()
