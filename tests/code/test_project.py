@@ -52,6 +52,7 @@ def test_the_graph_lists_stages_after_what_they_wait_for():
     graph = stages(ROOT)
     assert set(graph) == {
         "validate", "features", "dataset", "baselines", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full",
+        "shadow",
     }  # fmt: skip
     done = set()
     for name, waits in graph.items():
@@ -59,6 +60,7 @@ def test_the_graph_lists_stages_after_what_they_wait_for():
         done.add(name)
     assert set(graph["evaluate@full"]) >= {"train@full", "baselines", "dataset"}
     assert "train@rfm" not in graph["evaluate@full"]
+    assert set(graph["shadow"]) == {"dataset", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full"}
 
 
 @pytest.fixture

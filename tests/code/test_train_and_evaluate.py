@@ -24,7 +24,7 @@ from lockstep.evaluate import bins, card, curves, evaluate, params_hash, write
 from lockstep.files import read_json, write_json, write_parquet
 from lockstep.metrics import auc
 from lockstep.model_file import open_model
-from lockstep.settings import Baselines, BgNbd, Evaluate, Model, Preprocess, Train, read_settings
+from lockstep.settings import Baselines, BgNbd, Evaluate, Model, Preprocess, Serve, Shadow, Train, read_settings
 from lockstep.train import Columns, columns_of, train
 
 ROOT = Path(__file__).parents[2]
@@ -461,6 +461,10 @@ def here(tmp_path, monkeypatch):
         (ROOT / "params.yaml").read_text().split("models:")[0].replace("validation_cutoffs: 4", "validation_cutoffs: 2")
     )
     mine = {"models": {"one": BOOSTING, "two": LOGISTIC}, "baselines": BASELINES, "evaluate": EVALUATE}
+    mine |= {
+        "serve": Serve(model="one"),
+        "shadow": Shadow(challenger="two", minimum_gain=0, drift=0.2, seed=0, resamples=20),
+    }
     for key, value in mine.items():
         plain = {k: v.model_dump() for k, v in value.items()} if isinstance(value, dict) else value.model_dump()
         text += f"{key}: {json.dumps(plain)}\n"
