@@ -139,6 +139,37 @@ def prove(
         print(f"proven    {proof.name}: {proof.said}")
 
 
+@app.command()
+def materialize(
+    until: Annotated[str | None, typer.Option(help="The day whose snapshot goes online, YYYY-MM-DD.")] = None,
+) -> None:
+    """Fill the online store with a snapshot, the last by default, and compare it bit for bit with the offline one."""
+    from lockstep.materialize import materialize
+    from lockstep.parity import parity
+    from lockstep.project import project
+
+    here = project()
+    materialize(here, _day("--until", until) if until else None)
+    found = parity(here)
+    found.require()
+    print(f"online    {found.text()}")
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="By default params.yaml's; 0: any free one.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="By default the champion of params.yaml.")] = None,
+) -> None:
+    """Answer predictions over HTTP until Ctrl-C."""
+    from lockstep.project import project
+    from lockstep.serving import serve
+
+    serve(project(), host, port, model)
+
+
 def _day(option: str, text: str) -> date:
     from lockstep.clock import parse_day
     from lockstep.errors import UserError

@@ -20,7 +20,7 @@ from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-__all__ = ["Catalogue", "feast_objects", "feature_store"]
+__all__ = ["Catalogue", "feast_objects", "feature_store", "open_store"]
 
 
 class Catalogue:
@@ -100,16 +100,22 @@ def feast_objects(project: Project) -> dict[str, Any]:
     }
 
 
-def feature_store(project: Project, registry: str) -> FeatureStore:
-    """Return the store of ``features/feature_store.yaml``, its registry at `registry`, all definitions applied."""
+def open_store(project: Project, registry: str | None = None) -> FeatureStore:
+    """Return the store of ``features/feature_store.yaml`` as it stands, its registry at `registry` if given."""
     from feast import FeatureStore
     from feast.repo_config import RepoConfig
 
     import lockstep.polars_store  # noqa: F401 - what the YAML names: imported here, it counts in the closure
 
     repo = project.root / "features"
-    config = {**yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8")), "registry": registry}
-    store = FeatureStore(config=RepoConfig(repo_path=repo, **config))
+    config = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))
+    config |= {"registry": registry} if registry else {}
+    return FeatureStore(repo_path=str(repo), config=RepoConfig(repo_path=repo, **config))
+
+
+def feature_store(project: Project, registry: str | None = None) -> FeatureStore:
+    """Return the store as `open_store` does, with all definitions applied."""
+    store = open_store(project, registry)
     store.apply(list(feast_objects(project).values()))
     return store
 

@@ -21,6 +21,7 @@ from tests.conftest import ENV, ROOT, lockstep
 
 LIMIT = 400  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
 
+
 @pytest.fixture
 def project(tmp_path):
     """This project on one household in twenty, nothing landed."""

@@ -1,0 +1,230 @@
+"""The online store, opened once: what it answers for an entity, judged before anybody uses it.
+
+Feast itself serves a row of any age (https://github.com/feast-dev/feast/issues/6821), and from an empty store it
+answers null for everybody without an error. Here every answer is held against the record of what was materialised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from lockstep.define import View
+from lockstep.errors import EnvironmentFault, LockstepError, UserError
+from lockstep.feast_objects import Catalogue, open_store
+from lockstep.online import Online
+from lockstep.project import Project
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+__all__ = [
+    "BadRequest",
+    "Found",
+    "LookUp",
+    "NotOnline",
+    "UnknownEntity",
+    "check_age",
+    "close_store",
+    "hushed",
+    "utc_in_sqlite",
+]
+
+_FILL = "Fill it with `lockstep materialize`."
+
+
+class NotOnline(EnvironmentFault):
+    """The online store cannot answer: nothing in it, too old, or damaged (HTTP 503)."""
+
+    status = 503
+
+
+class UnknownEntity(UserError):
+    """Nobody by that key, online or offline (HTTP 404)."""
+
+    status = 404
+
+
+class BadRequest(UserError):
+    """A request that has no answer, now or later (HTTP 422)."""
+
+    status = 422
+
+
+class Found(NamedTuple):
+    """What the store holds of one view, entity by entity.
+
+    `values` are columns by feature; `whole` says whether all of an entity's features are there (None: some of them);
+    `instants` are the event timestamps (UTC).
+    """
+
+    values: dict[str, list[Any]]
+    whole: list[bool | None]
+    instants: list[datetime]
+
+
+class LookUp:
+    """The opened store of a project and the record of what it holds.
+
+    Open one a process at a time: two that take turns make Feast resolve every request anew (0.3 -> 1.9 ms).
+    """
+
+    def __init__(self, catalogue: Catalogue, online: Online) -> None:
+        self.catalogue, self.online = catalogue, online
+        self._project = catalogue.project
+        with hushed(), sorry(self._project):
+            self.store = open_store(self._project)
+            # The rows of a view stay whole while new ones are written, in one transaction; Feast would refuse them all
+            # the while, and after a crash for ever (https://github.com/feast-dev/feast/issues/6780).
+            self.store.registry.serve_features_while_materializing = True
+            utc_in_sqlite()
+
+    def close(self) -> None:
+        """Let go of the store's file."""
+        close_store(self.store)
+
+    def rows(self, features: Mapping[str, Sequence[str]], key: str, entities: Sequence[object]) -> dict[str, Found]:
+        """Return what the store holds of each view in `features`, whatever its age.
+
+        Raises
+        ------
+        NotOnline
+            The store cannot be read.
+        """
+        from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+
+        refs = [f"{view}:{name}" for view, names in features.items() for name in names]
+        with sorry(self._project):
+            response = self.store.get_online_features(features=refs, entity_rows={key: list(entities)})
+            values = response.to_dict()
+        columns = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
+        found = {}
+        for view, names in features.items():
+            of = [columns[name] for name in names]  # by name: Feast's order changes with each process
+            held = [sum(s == FieldStatus.PRESENT for s in one) for one in zip(*(c.statuses for c in of), strict=True)]
+            found[view] = Found(
+                {name: values[name] for name in names},
+                [True if n == len(names) else None if n else False for n in held],
+                [datetime.fromtimestamp(t.seconds, UTC) for t in of[0].event_timestamps],
+            )
+        return found
+
+    def read(
+        self, features: Mapping[str, Sequence[str]], views: Sequence[View], entity: object, at: datetime
+    ) -> tuple[dict[str, Any], datetime]:
+        """Return the stored features of one entity at the instant `at`, and the instant of their snapshot.
+
+        Raises
+        ------
+        UnknownEntity
+            No view knows the entity, online or offline.
+        BadRequest
+            `at` lies before the snapshot that is online.
+        NotOnline
+            The store cannot be read, lacks a row, holds an older one than was published, or its TTL is over.
+        """
+        key = views[0].entity.key
+        found = self.rows(features, key, [entity])
+        values: dict[str, Any] = {}
+        instants = set()
+        for view in views:
+            one = found[view.name]
+            if one.whole[0]:
+                instants.add(one.instants[0])
+            elif one.whole[0] is None or self._offline(view, entity):
+                raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {key} {entity}", do=_FILL)
+            values |= {name: column[0] for name, column in one.values.items()}
+        if not instants:
+            raise UnknownEntity(f"no {views[0].entity.name} {entity!r}", where=f"snapshot {self.online.snapshot}")
+        snapshot = min(instants)
+        if len(instants) > 1 or snapshot < self.online.instant:
+            raise NotOnline(
+                "a row of another snapshot than the published one", where=f"{key} {entity}",
+                expected=self.online.instant, found=snapshot, do=_FILL,
+            )  # fmt: skip
+        for view in views:
+            check_age(snapshot, at, view, self.catalogue.project.settings.zone)
+        return values, snapshot
+
+    def _offline(self, view: View, entity: object) -> bool:
+        """Return whether the snapshot that was materialised has a row of `entity`."""
+        path = self.online.file(self._project.root, view.name)
+        if not path.is_file():
+            raise NotOnline(
+                "cannot tell whether this is an unknown entity or a lost row", where=str(path), found="no such file",
+                do="Build it with `lockstep run`.",
+            )  # fmt: skip
+        rows = pl.scan_parquet(path, glob=False).filter(pl.col(view.entity.key) == entity)
+        return not rows.head(1).collect().is_empty()
+
+
+def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
+    """Raise unless a feature of `view` in `snapshot` is its value at `at`: the rule of the offline join, online.
+
+    Raises
+    ------
+    BadRequest
+        `at` lies before the snapshot: the store holds no history.
+    NotOnline
+        The view's TTL, in calendar days of `zone` and inclusive, is over.
+    """
+    if at < snapshot:
+        raise BadRequest(
+            "the online store holds no history", where="at", expected=f"{snapshot.isoformat()} or later",
+            found=at.isoformat(), do="Ask the offline store about the past.",
+        )  # fmt: skip
+    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
+    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
+    if snapshot < since.astimezone(UTC):
+        raise NotOnline(
+            "a stale snapshot", where=f"view {view.name}", expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
+            found=snapshot.isoformat(), do="Land and build newer days, then run `lockstep materialize`.",
+        )  # fmt: skip
+
+
+def close_store(store: FeatureStore) -> None:
+    """Close SQLite's connection, which Feast keeps for good."""
+    connection = getattr(store._get_provider().online_store, "_conn", None)
+    if connection is not None:
+        connection.close()
+
+
+def utc_in_sqlite() -> None:
+    """Make Feast's SQLite store mean UTC by its naive instants: it takes them for the machine's local time.
+
+    Rows written under one TZ and read under another would otherwise be hours off, and an instant that local clocks
+    skipped an hour even under the same (``adapt_datetime_epoch`` in ``feast/infra/online_stores/sqlite.py``).
+    """
+    import feast.infra.online_stores.sqlite  # noqa: F401 - registers its own first
+
+    sqlite3.register_adapter(datetime, lambda at: int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()))
+    sqlite3.register_converter("timestamp", lambda seconds: datetime.fromtimestamp(int(seconds), UTC))
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Keep Feast's progress lines and bars off the screen; errors are raised all the same."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+@contextlib.contextmanager
+def sorry(project: Project) -> Iterator[None]:
+    """Turn whatever a store raises into one sentence: each kind of store has errors of its own."""
+    try:
+        yield
+    except LockstepError:
+        raise
+    except Exception as e:
+        told = f"{type(e).__name__}: {' '.join(str(e).split())}"
+        raise NotOnline(
+            "the online store cannot be read", where="features/feature_store.yaml", found=told,
+            do=f"Fill it with `lockstep materialize`; see {project.root / 'state'}.",
+        ) from e  # fmt: skip

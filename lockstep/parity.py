@@ -1,0 +1,157 @@
+"""Online = offline: what the online store serves, compared bit for bit with what training would have read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from lockstep.clock import INSTANT
+from lockstep.define import OnDemandView, View
+from lockstep.errors import GuaranteeError
+from lockstep.feast_objects import Catalogue
+from lockstep.files import read_parquet
+from lockstep.lookup import Found, LookUp, NotOnline, hushed
+from lockstep.materialize import BATCH
+from lockstep.online import read_online
+from lockstep.project import Project
+
+__all__ = ["Difference", "Parity", "parity", "same_bits"]
+
+_SHOWN = 5
+_ODD = timedelta(hours=13, minutes=7, microseconds=123_457)  # an instant at which no rounding goes unseen
+
+
+class Difference(NamedTuple):
+    """A value that is not the same online and offline."""
+
+    entity: Any
+    feature: str
+    offline: Any
+    online: Any
+
+    def __str__(self) -> str:
+        return f"{self.feature} of {self.entity}: offline {self.offline!r}, online {self.online!r}"
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What the comparison came to: entities equal, of how many; features compared; the first differences."""
+
+    snapshot: date
+    entity: str
+    equal: int
+    entities: int
+    features: int
+    differences: tuple[Difference, ...]
+
+    def text(self) -> str:
+        """Return one line for a verdict."""
+        of = f"{self.equal:,} of {self.entities:,} {self.entity}s equal"
+        return f"{of} online and offline in {self.features} features, snapshot {self.snapshot}"
+
+    def require(self) -> None:
+        """Raise GuaranteeError, naming the first differences, unless all entities are equal."""
+        if self.equal != self.entities or not self.entities:
+            raise GuaranteeError(
+                "online is not offline", where=f"snapshot {self.snapshot}",
+                expected=f"{self.entities:,} equal {self.entity}s",
+                found=f"{self.equal:,} ({'; '.join(map(str, self.differences))})",
+                do="Remove state/online.json and fill the store anew with `lockstep materialize`.",
+            )  # fmt: skip
+
+
+def parity(project: Project) -> Parity:
+    """Compare what the online store holds for every entity of the materialised snapshot with the snapshot's file.
+
+    Then compare the request-time features, computed online at an odd instant of that day, with those that
+    `get_historical_features` gives at the same instant.
+
+    Raises
+    ------
+    NotOnline
+        Nothing is materialised, or the store cannot be read.
+    """
+    online = read_online(project.root)
+    if online is None:
+        raise NotOnline("nothing is online", where="state/online.json", do="Run `lockstep materialize`.")
+    with closing(LookUp(Catalogue(project), online)) as lookup:
+        return _compare(lookup)
+
+
+def _compare(lookup: LookUp) -> Parity:
+    catalogue, online, root = lookup.catalogue, lookup.online, lookup.catalogue.project.root
+    held: dict[str, dict[str, list[Any]]] = {}
+    seen: set[tuple[str, Any]] = set()
+    wrong: dict[tuple[str, Any], list[Difference]] = {}
+    for view in catalogue.views:
+        offline = read_parquet(online.file(root, view.name))
+        keys = offline[view.entity.key].to_list()
+        found = _read(lookup, view, keys)
+        held[view.name] = {view.entity.key: keys, **found.values}
+        seen |= {(view.entity.name, key) for key in keys}
+        instants = {"event_timestamp": found.instants}
+        for difference in _differences(keys, offline, {**found.values, **instants}):
+            wrong.setdefault((view.entity.name, difference.entity), []).append(difference)
+    for demand in catalogue.on_demand:
+        for difference in _on_demand(lookup, demand, held):
+            wrong.setdefault((demand.views[0].entity.name, difference.entity), []).append(difference)
+    first = [d for differences in wrong.values() for d in differences][:_SHOWN]
+    names = " or ".join(dict.fromkeys(view.entity.name for view in catalogue.views))
+    return Parity(online.snapshot, names, len(seen) - len(wrong), len(seen), len(catalogue.types), tuple(first))
+
+
+def _read(lookup: LookUp, view: View, keys: Sequence[Any]) -> Found:
+    """Return all that the store holds of a view for `keys`."""
+    names = list(lookup.catalogue.schemas[view.name])
+    all_ = Found({name: [] for name in names}, [], [])
+    for start in range(0, len(keys), BATCH):
+        some = lookup.rows({view.name: names}, view.entity.key, keys[start : start + BATCH])[view.name]
+        for name in names:
+            all_.values[name].extend(some.values[name])
+        all_.whole.extend(some.whole)
+        all_.instants.extend(some.instants)
+    return all_
+
+
+def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Difference]:
+    """Yield where an on-demand view gives other values from the online store than Feast gives offline."""
+    stored = view.views[0]
+    keys, at = held[stored.name][stored.entity.key], lookup.online.instant + _ODD
+    inputs: dict[str, list[Any]] = {name: [at] * len(keys) for name in view.request}
+    for source in view.views:
+        beside = dict(zip(held[source.name][source.entity.key], range(len(keys)), strict=False))
+        for name in view.inputs(source):
+            column = held[source.name][name]
+            inputs[name] = [column[beside[key]] if key in beside else None for key in keys]
+    computed = view.compute(inputs, lookup.catalogue.inputs(view))
+    asked = pl.DataFrame({stored.entity.key: keys, **dict.fromkeys(["event_timestamp", *view.request], at)})
+    asked = asked.with_columns(pl.col("event_timestamp", *view.request).cast(INSTANT))
+    refs = [f"{view.name}:{name}" for name in computed]
+    with hushed():
+        joined = lookup.store.get_historical_features(entity_df=asked, features=refs).to_arrow()
+    offline = pl.DataFrame(joined).select(pl.col(n).cast(lookup.catalogue.types[n]) for n in computed)
+    yield from _differences(keys, offline, computed)
+
+
+def _differences(keys: list[Any], offline: pl.DataFrame, online: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
+    for name, values in online.items():
+        for key, a, b in zip(keys, offline[name].to_list(), values, strict=True):
+            if not same_bits(a, b):
+                yield Difference(key, name, a, b)
+
+
+def same_bits(a: object, b: object) -> bool:
+    """Return whether two values are the same: floats by their bits, everything else by type and value.
+
+    >>> same_bits(0.0, -0.0), same_bits(1, 1.0), same_bits(None, float("nan")), same_bits(float("nan"), float("nan"))
+    (False, False, False, True)
+    """
+    if isinstance(a, float) and isinstance(b, float):
+        return struct.pack("<d", a) == struct.pack("<d", b)
+    return (a == b) if isinstance(a, datetime) and isinstance(b, datetime) else type(a) is type(b) and a == b

@@ -1,0 +1,204 @@
+"""One model version, ready to answer for one entity: its fitted state, its features, its clock."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from lockstep.clock import INSTANT
+from lockstep.closure import closure_hash
+from lockstep.errors import DataError, DefinitionError, did_you_mean
+from lockstep.feast_objects import Catalogue
+from lockstep.files import read_json
+from lockstep.lookup import BadRequest, LookUp, NotOnline
+from lockstep.model_file import Fitted, open_model
+from lockstep.online import read_online, store_files
+from lockstep.project import Project
+from lockstep.train import named_model
+
+__all__ = ["Prediction", "Predictor"]
+
+
+class Prediction(NamedTuple):
+    """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`."""
+
+    score: float
+    at: datetime
+    snapshot: datetime
+    days_behind: int
+    features: dict[str, Any]
+
+
+class Predictor:
+    """A model version with the store that it reads.
+
+    Parameters
+    ----------
+    project
+        Where the model's card, its files and the definitions are.
+    name
+        The model, as ``params.yaml`` names it.
+
+    Raises
+    ------
+    DataError
+        Card or fitted state are missing, altered or another model's: nothing is ever scored with them.
+    DefinitionError
+        The definitions are not those that the model was trained with.
+    """
+
+    def __init__(self, project: Project, name: str) -> None:
+        named_model(project.settings.models, name)
+        self.project, self.name, built = project, name, project.root / "artifacts"
+        self.card = read_json(built / "evaluate" / name / "card.json")
+        self.hashes = {kind: h for kind, h in self.card["hashes"].items() if kind in ("model", "preprocess")}
+        self.fitted: Fitted = open_model(built / "model" / name, self.hashes)
+        if not name == self.card["model"] == self.fitted.model:
+            raise DataError(
+                "another model's files", where=f"artifacts of {name}", expected=name, found=self.fitted.model,
+                do="Build them again with `lockstep run`.",
+            )  # fmt: skip
+        self.features: dict[str, str] = self.card["features"]
+        self.catalogue = Catalogue(project)
+        self._check_definitions()
+        self.demands = [v for v in self.catalogue.on_demand if any(f.name in self.features for f in v.features)]
+        needed = {*self.features, *(n for v in self.demands for n in self.catalogue.inputs(v))}
+        kept = {v.name: [f.name for f in v.features if f.name in needed] for v in self.catalogue.views}
+        self.stored = {view: names for view, names in kept.items() if names}
+        self.views = [v for v in self.catalogue.views if v.name in self.stored]
+        self.key = _one_key(self.views)
+        self.key_type = self.catalogue.events[self.views[0].name][self.key]
+        self._files = store_files(project)
+        self._stamp: object = None
+        self._lookup: LookUp | None = None
+
+    def _check_definitions(self) -> None:
+        """Refuse definitions of another day than the model's: the values would have its features' names alone."""
+        for name, kind in self.features.items():
+            found = self.catalogue.types.get(name)
+            if str(found) != kind:
+                do = "Build the model again with `lockstep run`."
+                do = do if found is not None else did_you_mean(name, self.catalogue.types)
+                raise DefinitionError(
+                    "not the feature that the model reads", where=f"feature {name}", expected=kind, found=found, do=do
+                )
+        for view in self.catalogue.on_demand:
+            for name, carried in view.request.items():
+                if carried != INSTANT:
+                    raise DefinitionError(
+                        "a request carries its instant alone", where=f"{view.name}, {name}", found=carried
+                    )
+        if closure_hash(self.project, "lockstep.dataset") != self.card["hashes"]["code"]["dataset"]:
+            raise DefinitionError(
+                "the definitions changed since the model was trained", where=f"the card of {self.name}",
+                do="Build the model again with `lockstep run`.",
+            )  # fmt: skip
+
+    def now(self) -> datetime:
+        """Return the instant at which requests without one are answered: the given clock's, or the wall clock's."""
+        return self.project.settings.serve.clock or datetime.now(UTC)
+
+    def lookup(self) -> LookUp:
+        """Return the opened store, opened anew when something else was published or its file was replaced.
+
+        Raises
+        ------
+        NotOnline
+            Nothing is materialised, a file is missing or damaged, or the features are not of the model's definitions.
+        """
+        try:  # the registry changes all the while something is materialised: it must be there, no more
+            found = {name: os.stat(path) for name, path in self._files.items()}  # noqa: PTH116 - the hot path
+        except OSError as e:
+            self._close()
+            raise NotOnline(
+                "nothing is online", where=str(e.filename), found="no such file", do="Run `lockstep materialize`."
+            ) from None
+        stamp = [(s.st_ino, s.st_mtime_ns, s.st_size) for name, s in found.items() if name != "registry"]
+        if self._lookup is None or stamp != self._stamp:
+            self._close()
+            self._lookup, self._stamp = self._open(), stamp
+        return self._lookup
+
+    def _open(self) -> LookUp:
+        online = read_online(self.project.root)
+        if online is None:
+            raise NotOnline("not a record", where="state/online.json", do="Run `lockstep materialize`.")
+        expected = self.card["hashes"]["code"]["features"]
+        if online.code != expected:
+            raise NotOnline(
+                "the features that are online were computed by other code than the model's", where="state/online.json",
+                expected=expected[:12], found=online.code[:12],
+                do="Run `lockstep run` and `lockstep materialize`, then restart.",
+            )  # fmt: skip
+        return LookUp(self.catalogue, online)
+
+    def _close(self) -> None:
+        if self._lookup is not None:
+            self._lookup.close()
+        self._lookup = None
+
+    def read(self, entity: object, at: datetime) -> tuple[dict[str, Any], datetime]:
+        """Return the model's features of an entity at an instant, by name and in its order, and their snapshot."""
+        try:
+            values, snapshot = self.lookup().read(self.stored, self.views, entity, at)
+        except NotOnline:
+            self._close()  # a damaged file may be mended by the next request
+            raise
+        for view in self.demands:
+            types = self.catalogue.inputs(view)
+            inputs = {name: [at if name in view.request else values[name]] for name in types}
+            values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
+        return {name: values[name] for name in self.features}, snapshot
+
+    def predict(self, entity: object, at: datetime | None = None) -> Prediction:
+        """Return the score of one entity at an instant.
+
+        Raises
+        ------
+        BadRequest
+            `at` lies before what is online, or a feature is null that never was in training.
+        UnknownEntity, NotOnline
+            As `LookUp.read`.
+        """
+        at = at or self.now()
+        features, snapshot = self.read(entity, at)
+        preprocess = self.fitted.preprocess
+        for name in preprocess.never_null_:
+            if features[name] is None:  # asking again will not help: this entity has no such value
+                raise BadRequest(
+                    f"no score for {self.key} {entity}", where=f"feature {name}", expected="a value", found="null",
+                    do=f"The model {self.name} was trained on rows that had one.",
+                )  # fmt: skip
+        try:
+            score = float(self.fitted.predict(preprocess.transform_row(features))[0])
+        except DataError as e:
+            raise NotOnline(
+                "the online store holds what cannot be a feature", where=f"{self.key} {entity}", found=e
+            ) from e
+        return Prediction(score, at, snapshot, self._days(snapshot, at), features)
+
+    def _days(self, first: datetime, last: datetime) -> int:
+        zone = ZoneInfo(self.project.settings.zone)
+        return (last.astimezone(zone).date() - first.astimezone(zone).date()).days
+
+    def health(self) -> dict[str, Any]:
+        """Return what would answer a request now; raise what the request would raise."""
+        online = self.lookup().online
+        at = self.now()
+        _, snapshot = self.read(online.views[self.views[0].name].first, at)
+        return {
+            "status": "ok",
+            "model": self.name,
+            "hashes": {**self.hashes, "features": online.features},
+            "snapshot": snapshot,
+            "days_behind": self._days(snapshot, at),
+        }
+
+
+def _one_key(views: list[Any]) -> str:
+    keys = {view.entity.key for view in views}
+    if len(keys) != 1:
+        raise DefinitionError("a model serves one entity", where="its features", expected="one key", found=sorted(keys))
+    return str(keys.pop())
