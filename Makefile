@@ -15,6 +15,9 @@ UV := $(BIN)/uv
 run: .venv/ready  ## the main job: from raw days to a judged model
 	@$(BIN)/lockstep run
 
+serve: .venv/ready  ## answer predictions over HTTP
+	@$(BIN)/lockstep serve
+
 test: .venv/ready  ## every test, on the real data
 	@$(BIN)/python -m pytest
 
@@ -33,4 +36,4 @@ lock: .venv/ready  ## resolve pyproject.toml anew into requirements.lock
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-.PHONY: run test check bench lock help
+.PHONY: run serve test check bench lock help

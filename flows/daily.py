@@ -1,4 +1,4 @@
-"""What the daily schedule does, and `lockstep run`: land, check, rebuild what changed, write the verdict.
+"""What the daily schedule does, and `lockstep run`: land, check, rebuild what changed, go online, write the verdict.
 
 Import it in a notebook (``from flows.daily import daily; daily()``), deploy it (``prefect.yaml``), or run this module.
 """
@@ -10,7 +10,9 @@ from prefect import flow, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from flows.materialize import materialize
 from flows.rebuild import rebuild
+from flows.shadow import report
 from lockstep.ledger import Ledger
 from lockstep.prefect_server import require_server
 from lockstep.project import project
@@ -38,7 +40,7 @@ def ledger_task(root: str, data: str) -> Ledger:
 
 @flow(name="daily")
 def daily(root: str | None = None, days: int = 0) -> State[dict[str, str]]:
-    """Seal `days` further landing days, check the data, rebuild what changed and write the verdict.
+    """Seal `days` further landing days, check the data, rebuild what changed, go online and write the verdict.
 
     What is built follows from data, code and settings alone: a run that is late or repeated gives the same bytes.
 
@@ -61,6 +63,8 @@ def daily(root: str | None = None, days: int = 0) -> State[dict[str, str]]:
         sealed = land_task(folder, days)
         data = check_task(folder)
         rebuild(folder)
+        materialize(folder)
+        report(folder)
         lines = ledger_task(folder, data).lines
     models = [f"{name} {lines[name]}" for name in here.settings.models if name in lines]
     return Completed(message="; ".join([sealed, *models]), data=lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from lockstep.files import file_hash, read_json, write_json, write_text
 from lockstep.graph import models_of
 from lockstep.landings import read_landings
 from lockstep.lock import outputs_equal
+from lockstep.online import proven
 
 __all__ = ["Ledger", "read_ledger", "write_ledger"]
 
@@ -95,7 +97,15 @@ def _lines(root: Path, data: str) -> dict[str, str]:
     }
     for name, metrics in _judged(root):
         lines[name] = f"AUC {metrics['auc']:.4f} [{metrics['auc_low']:.4f}, {metrics['auc_high']:.4f}]"
+    lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
+    lines["online"] = proven(root) or "nothing"
     return lines
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    gain, pair = found["difference"], (found["challenger"]["model"], found["champion"]["model"])
+    ends = "" if gain["auc_low"] is None else f" [{gain['auc_low']:.4f}, {gain['auc_high']:.4f}]"
+    return f"{found['decision']} {pair[0]} over {pair[1]}: gain {gain['auc']:.4f}{ends}, asked {found['minimum_gain']}"
 
 
 def _judged(root: Path) -> list[tuple[str, dict[str, Any]]]:

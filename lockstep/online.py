@@ -13,9 +13,19 @@ from lockstep.errors import DataError
 from lockstep.files import file_hash, read_json, write_json
 from lockstep.project import Project
 
-__all__ = ["Online", "OnlineView", "pending", "read_online", "store_files", "write_online"]
+__all__ = [
+    "Online",
+    "OnlineView",
+    "pending",
+    "proven",
+    "read_online",
+    "store_files",
+    "write_online",
+    "write_proof",
+]
 
 _RECORD = "state/online.json"
+_PROOF = "state/parity.json"
 
 
 class OnlineView(BaseModel):
@@ -80,9 +90,25 @@ def store_files(project: Project) -> dict[str, Path]:
     return {"record": project.root / _RECORD, **local}
 
 
+def write_proof(root: Path, text: str) -> None:
+    """Record that what is online now was proven equal to the offline snapshot; `text` is the verdict's line."""
+    write_json({"online": file_hash(root / _RECORD), "text": text}, root / _PROOF)
+
+
+def proven(root: Path) -> str | None:
+    """Return the line with which what is online now was proven; None where it was not."""
+    try:
+        proof = read_json(root / _PROOF)
+        return str(proof["text"]) if proof["online"] == file_hash(root / _RECORD) else None
+    except (DataError, OSError, KeyError, TypeError):
+        return None
+
+
 def pending(project: Project) -> bool:
-    """Return whether the online store is not at the last snapshot of ``artifacts/``; cheap, without Feast."""
+    """Return whether the last snapshot of ``artifacts/`` is not online and proven; cheap, without Feast."""
     about, online = read_json(project.root / "artifacts/features.json"), read_online(project.root)
     if online is None or not all(path.is_file() for path in store_files(project).values()):
+        return True
+    if proven(project.root) is None:
         return True
     return (str(online.snapshot), online.features) != (about["last"], about["hashes"]["features"])

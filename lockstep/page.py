@@ -44,6 +44,9 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
         cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in models},
         tables=read_json(artifacts / "validation.json")["tables"],
         views=read_json(artifacts / "features.json")["views"],
+        shadow=read_json(artifacts / "shadow/shadow.json"),
+        drift=pl.read_csv(artifacts / "shadow/drift.csv").sort("psi", descending=True, nulls_last=True).to_dicts(),
+        number=lambda value: "-" if value is None else f"{value:.4f}",
     )
     write_text(html, path)
 

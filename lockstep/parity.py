@@ -18,10 +18,10 @@ from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.lookup import Found, LookUp, NotOnline, hushed
 from lockstep.materialize import BATCH
-from lockstep.online import read_online
+from lockstep.online import read_online, write_proof
 from lockstep.project import Project
 
-__all__ = ["Difference", "Parity", "parity", "same_bits"]
+__all__ = ["Difference", "Parity", "parity", "prove_parity", "same_bits"]
 
 _SHOWN = 5
 _ODD = timedelta(hours=13, minutes=7, microseconds=123_457)  # an instant at which no rounding goes unseen
@@ -64,6 +64,14 @@ class Parity:
                 found=f"{self.equal:,} ({'; '.join(map(str, self.differences))})",
                 do="Remove state/online.json and fill the store anew with `lockstep materialize`.",
             )  # fmt: skip
+
+
+def prove_parity(project: Project) -> Parity:
+    """Compare as `parity` does; raise GuaranteeError for a difference, otherwise record what was proven."""
+    found = parity(project)
+    found.require()
+    write_proof(project.root, found.text())
+    return found
 
 
 def parity(project: Project) -> Parity:

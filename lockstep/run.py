@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
+from lockstep import online
 from lockstep.alone import alone
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
+from lockstep.evidently_report import report_pending
 from lockstep.graph import changed, require_models
 from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed
@@ -25,7 +27,7 @@ from lockstep.prefect_server import failure
 from lockstep.project import Project
 from lockstep.stage import supervise
 
-__all__ = ["at_work", "check", "land_days", "land_due", "pin_data", "run", "verdict"]
+__all__ = ["at_work", "check", "land_days", "land_due", "pending", "pin_data", "run", "verdict"]
 
 
 def run(project: Project) -> Ledger:
@@ -42,13 +44,19 @@ def run(project: Project) -> Ledger:
     with at_work(root):
         land_due(project)
         data = check(project)
-        todo = changed(root)
+        todo = changed(root) or pending(project)
         if not todo:
             return verdict(root, data)
-    print(f"to rebuild: {', '.join(todo)}\nstarting Prefect", flush=True)
+    print(f"to do: {', '.join(todo)}\nstarting Prefect", flush=True)
     _flow(project)
     with at_work(root):  # another run may have come between: its verdict is the newer one
         return verdict(root, check_data(root))
+
+
+def pending(project: Project) -> list[str]:
+    """Return what is not of the present artifacts: the online store, the page of the comparison."""
+    parts = {"materialize": online.pending, "report": report_pending}
+    return [name for name, is_pending in parts.items() if is_pending(project)]
 
 
 @contextmanager

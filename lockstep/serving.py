@@ -167,8 +167,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as e:
+        found = os.strerror(e.errno).lower() if e.errno and e.errno > 0 else e
         raise EnvironmentFault(
-            "cannot listen", where=f"{host}:{port}", found=os.strerror(e.errno).lower() if (e.errno or 0) > 0 else e,
+            "cannot listen", where=f"{host}:{port}", found=found,
             do="Choose another with --port or --host, or stop who has it.",
         ) from None  # fmt: skip
 
