@@ -185,7 +185,8 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
     if snapshot < since.astimezone(UTC):
         raise NotOnline(
             "a stale snapshot", where=f"view {view.name}", found=snapshot.isoformat(),
-            expected=f"one at most {view.ttl_days} days before {at.isoformat()}", do="Land and build newer days, then run `lockstep materialize`.",
+            expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
+            do="Land and build newer days, then run `lockstep materialize`.",
         )  # fmt: skip
 
 
