@@ -21,15 +21,17 @@ from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
+from lockstep.day_cache import Hashes
 from lockstep.define import Question
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
+from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
-from lockstep.snapshots import refuse_nan
+from lockstep.snapshots import HASHES, refuse_nan
 from lockstep.stage import stage
 
 __all__ = ["CUTOFF", "LABEL", "PART", "Part", "ask", "join_features", "parts"]
@@ -151,7 +153,8 @@ def build(p: Project) -> None:
         read_landings(p.root / "landings.csv"), [c.table for c in contracts.values() if c.calendar == "daily"]
     )
     clean, out = p.root / "artifacts/clean", p.root / "artifacts/dataset"
-    events = Events(question.source, read_tables(clean, contracts, settings.clock, question.source.tables), first, last)
+    tables = read_tables(clean, contracts, settings.clock, question.source.tables)
+    events = kept_events(p, question.source, tables, first, last, hashes=Hashes(p.root / HASHES))
     split = parts(settings.dataset, question.horizon_days, last)
     asked = {part.name: ask(question, events, part, settings.clock) for part in split if part.cutoffs}
     for name in ("train", "test"):
