@@ -153,7 +153,7 @@ class Events:
                 return None
             events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
             cache.sweep(kept)
-        if events.select(pl.struct(self.source.key).is_duplicated().any()).item():
+        if events.select(self.source.key).n_unique() < events.height:
             return None
         return self.source.with_gaps(events.lazy()).collect()
 
@@ -162,14 +162,14 @@ class Events:
         landed = sorted({d for t in moving for d in t.days() if d < self.last})
         keys = self._keys(cache.hashes, landed)
         kept = {day: found for day in landed if (found := cache.find(day, keys[day]))}
-        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
+        proven, still = False, {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
         for some in progress(self._batches([d for d in landed if d not in kept], moving), f"events {self.source.name}"):
             rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
             if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
                 return None
             parts = self._derive_days(some, {**still, **{n: r.lazy() for n, r in rows.items()}})
-            if len(some) > 1:
-                one = some[len(some) // 2]
+            if len(some) > 1 and not proven:
+                proven, one = True, some[len(some) // 2]
                 alone = {n: t.landed([one]).lazy() for n, t in self.tables.items() if not t.is_dimension}
                 self._prove("within_day", one, parts[one], self._derive_days([one], {**still, **alone})[one])
             for day, events in parts.items():
