@@ -1,4 +1,4 @@
-"""Peers of the benchmark ``snapshots``: what one writes for the same month without Lockstep, in Polars and in pandas.
+"""Peers of the benchmark ``snapshots``: the same days without Lockstep, as one writes them in Polars, pandas or DuckDB.
 
 They read, derive trips once and loop over days. They know nothing of late rows, corrections or deletions.
 """
@@ -9,26 +9,52 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import polars as pl
 
-from benchmarks.snapshots import COLUMNS, MONTH, WINDOWS
+from benchmarks.snapshots import COLUMNS, SUMS, WINDOWS
+from lockstep.clock import days, parse_day
 
 ZONE = "America/New_York"
 DISCOUNTS = ["retail_disc", "coupon_disc", "coupon_match_disc"]
-LINES = ["household_id", "basket_id", "product_id", "transaction_timestamp", "sales_value", *DISCOUNTS]
+LINES = ["household_id", "basket_id", "store_id", "product_id", "transaction_timestamp", "sales_value", *DISCOUNTS]
 
 
-def polars_loop(root: str, out: str) -> Callable[[], Path]:
-    """Return the building of the month by a loop in Polars."""
-    clean, folder = Path(root) / "artifacts/clean", Path(out)
+def _wanted(first: str, last: str) -> list[date]:
+    return list(days(parse_day(first), parse_day(last)))
+
+
+def polars_loop(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return a loop in Polars: each day groups all trips known by then."""
+    folder = Path(out)
     folder.mkdir(exist_ok=True)
 
     def work() -> Path:
-        trips = _polars_trips(clean)
-        for day in MONTH:
-            known = trips.filter(pl.col("day") < day).group_by("household_id").agg(_polars_features(day))
-            known.sort("household_id").write_parquet(folder / f"{day}.parquet")
+        trips = _polars_trips(Path(clean))
+        for day in _wanted(first, last):
+            known = trips.filter(pl.col("day") < day).group_by("household_id")
+            aggregated = known.agg(pl.len().alias("trips_total"), *_polars_features(day))
+            aggregated.sort("household_id").write_parquet(folder / f"{day}.parquet")
+        return folder
+
+    return work
+
+
+def polars_loop_90(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return a loop in Polars by somebody who knows that no window is longer than 90 days."""
+    folder = Path(out)
+    folder.mkdir(exist_ok=True)
+
+    def work() -> Path:
+        trips = _polars_trips(Path(clean))
+        for day in _wanted(first, last):
+            known = trips.filter(pl.col("day") < day)
+            total = known.group_by("household_id").agg(pl.len().alias("trips_total"))
+            recent = known.filter(pl.col("day") >= day - timedelta(days=max(WINDOWS)))
+            windows = recent.group_by("household_id").agg(_polars_features(day))
+            joined = total.join(windows, on="household_id", how="left").fill_null(0)
+            joined.sort("household_id").write_parquet(folder / f"{day}.parquet")
         return folder
 
     return work
@@ -40,6 +66,7 @@ def _polars_trips(clean: Path) -> pl.DataFrame:
     value, at = pl.col("sales_value"), pl.col("transaction_timestamp").min()
     trips = lines.group_by("household_id", "basket_id").agg(
         at.dt.convert_time_zone(ZONE).dt.date().alias("day"),
+        pl.col("store_id").min(),
         value.sum().alias("value"),
         value.filter(pl.col("brand") == "Private").sum().alias("private_value"),
         pl.sum_horizontal(DISCOUNTS).sum().alias("discount"),
@@ -50,23 +77,20 @@ def _polars_trips(clean: Path) -> pl.DataFrame:
 def _polars_features(day: date) -> list[pl.Expr]:
     within = {n: pl.col("day") >= day - timedelta(days=n) for n in WINDOWS}
     return [
-        pl.len().alias("trips_total"),
-        pl.col("value").sum().alias("lifetime_value"),
         *(within[n].sum().alias(f"trips_{n}d") for n in WINDOWS),
-        *(pl.col("value").filter(within[n]).sum().alias(f"spend_{n}d") for n in WINDOWS),
-        pl.col("private_value").filter(within[90]).sum().alias("private_spend_90d"),
-        pl.col("discount").filter(within[90]).sum().alias("discount_90d"),
+        *(pl.col(c).filter(within[n]).sum().alias(f"{name}_{n}d") for name, c in SUMS.items() for n in WINDOWS),
+        *(pl.col("store_id").filter(within[n]).n_unique().alias(f"stores_{n}d") for n in WINDOWS[1:]),
     ]
 
 
-def pandas_loop(root: str, out: str) -> Callable[[], Path]:
-    """Return the building of the month by a loop in pandas."""
-    clean, folder = Path(root) / "artifacts/clean", Path(out)
+def pandas_loop(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return a loop in pandas: each day groups the trips of each window."""
+    folder = Path(out)
     folder.mkdir(exist_ok=True)
 
     def work() -> Path:
-        trips = _pandas_trips(clean)
-        for day in MONTH:
+        trips = _pandas_trips(Path(clean))
+        for day in _wanted(first, last):
             _pandas_features(trips, pd.Timestamp(day)).reset_index().to_parquet(folder / f"{day}.parquet")
         return folder
 
@@ -78,7 +102,7 @@ def _pandas_trips(clean: Path) -> pd.DataFrame:
     lines = pd.read_parquet(clean / "transactions", columns=LINES).merge(products, on="product_id", how="left")
     lines["private_value"] = lines["sales_value"].where(lines["brand"] == "Private", 0)
     lines["discount"] = lines[DISCOUNTS].sum(axis=1)
-    named = {"at": ("transaction_timestamp", "min"), "value": ("sales_value", "sum")}
+    named = {"at": ("transaction_timestamp", "min"), "store_id": ("store_id", "min"), "value": ("sales_value", "sum")}
     sums = {name: (name, "sum") for name in ("private_value", "discount")}
     trips = lines.groupby(["household_id", "basket_id"], as_index=False).agg(**named, **sums)
     trips["day"] = trips["at"].dt.tz_convert(ZONE).dt.tz_localize(None).dt.normalize()
@@ -87,11 +111,49 @@ def _pandas_trips(clean: Path) -> pd.DataFrame:
 
 def _pandas_features(trips: pd.DataFrame, day: pd.Timestamp) -> pd.DataFrame:
     known = trips[trips["day"] < day]
-    parts = [known.groupby("household_id").agg(trips_total=("value", "size"), lifetime_value=("value", "sum"))]
+    parts = [known.groupby("household_id").agg(trips_total=("value", "size"))]
     for n in WINDOWS:
         recent = known[known["day"] >= day - pd.Timedelta(days=n)]
-        named = {f"trips_{n}d": ("value", "size"), f"spend_{n}d": ("value", "sum")}
-        if n == 90:
-            named |= {"private_spend_90d": ("private_value", "sum"), "discount_90d": ("discount", "sum")}
+        named = {f"trips_{n}d": ("value", "size")} | {f"{name}_{n}d": (c, "sum") for name, c in SUMS.items()}
+        if n in WINDOWS[1:]:
+            named |= {f"stores_{n}d": ("store_id", "nunique")}
         parts.append(recent.groupby("household_id").agg(**named))
     return pd.concat(parts, axis=1).fillna(0).astype("int64")[COLUMNS[1:]].sort_index()
+
+
+def duckdb_loop(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return a loop in DuckDB's SQL: each day groups all trips known by then."""
+    folder = Path(out)
+    folder.mkdir(exist_ok=True)
+
+    def work() -> Path:
+        with duckdb.connect() as db:
+            db.execute(_DUCKDB_TRIPS.format(clean=clean, discount=" + ".join(DISCOUNTS)))
+            for day in _wanted(first, last):
+                within = {n: f"FILTER (day >= DATE '{day - timedelta(days=n)}')" for n in WINDOWS}
+                columns = [f"count(*) {within[n]} AS trips_{n}d" for n in WINDOWS]
+                columns += [
+                    f"coalesce(sum({c}) {within[n]}, 0)::BIGINT AS {name}_{n}d"
+                    for name, c in SUMS.items()
+                    for n in WINDOWS
+                ]
+                columns += [f"count(DISTINCT store_id) {within[n]} AS stores_{n}d" for n in WINDOWS[1:]]
+                db.execute(
+                    f"COPY (SELECT household_id, count(*) AS trips_total, {', '.join(columns)} FROM trips "  # noqa: S608 - ours
+                    f"WHERE day < DATE '{day}' GROUP BY household_id ORDER BY household_id) "
+                    f"TO '{folder}/{day}.parquet' (COMPRESSION zstd)"
+                )
+        return folder
+
+    return work
+
+
+_DUCKDB_TRIPS = """
+SET TimeZone = 'America/New_York';
+CREATE TABLE trips AS SELECT household_id, basket_id,
+  min(transaction_timestamp)::DATE AS day, min(store_id) AS store_id,
+  sum(sales_value) AS value, coalesce(sum(sales_value) FILTER (brand = 'Private'), 0) AS private_value,
+  sum({discount}) AS discount
+FROM '{clean}/transactions/*.parquet' LEFT JOIN '{clean}/products/*.parquet' USING (product_id)
+GROUP BY household_id, basket_id
+"""

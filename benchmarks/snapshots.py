@@ -1,100 +1,127 @@
-"""Daily snapshots of the example from its clean rows: all days of the project's view, and a month beside loops by hand.
+"""A year of daily snapshots from clean rows to files: Lockstep beside day-by-day loops by hand, and one more day.
 
-The month has the day on which the clocks go back. It asks for counts and sums alone, which everybody writes alike.
+Fourteen windowed counts, sums and distinct counts and a lifetime, which everybody writes alike. The larger sizes are
+replicated from the real rows (see ``benchmarks.replicas``). Values must be equal between all, every day.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
 
+from benchmarks.replicas import replicate
 from benchmarks.rounds import Case, Size
 from features.sources import household, trips
 from lockstep import agg
-from lockstep.clock import days
+from lockstep.clock import days, parse_day
 from lockstep.contract import load_contracts
+from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Feature, View
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, read_tables
-from lockstep.landings import read_landings, snapshot_days
-from lockstep.project import Project, project
+from lockstep.fingerprint import day_keys
+from lockstep.project import project
 from lockstep.snapshots import build
 
-MONTH = list(days(date(2017, 11, 1), date(2017, 11, 30)))
+FIRST, LAST = date(2017, 1, 2), date(2018, 1, 1)
+MONTH = (date(2017, 11, 1), date(2017, 11, 30))  # with the day on which the clocks go back
 WINDOWS = (7, 30, 90)
+SUMS = {"spend": "value", "private_spend": "private_value", "discount": "discount"}
 FEATURES = [
     Feature("trips_total", agg.count()),
-    Feature("lifetime_value", agg.sum("value")),
     *(Feature(f"trips_{n}d", agg.count(days=n)) for n in WINDOWS),
-    *(Feature(f"spend_{n}d", agg.sum("value", days=n)) for n in WINDOWS),
-    Feature("private_spend_90d", agg.sum("private_value", days=90)),
-    Feature("discount_90d", agg.sum("discount", days=90)),
+    *(Feature(f"{name}_{n}d", agg.sum(column, days=n)) for name, column in SUMS.items() for n in WINDOWS),
+    *(Feature(f"stores_{n}d", agg.distinct("store_id", days=n)) for n in WINDOWS[1:]),
 ]
+VIEW = View("year", household, trips, FEATURES, ttl_days=1)
 COLUMNS = ["household_id", *(feature.name for feature in FEATURES)]
-PEERS = {
-    "lockstep": "benchmarks.snapshots:month",
+LOCKSTEP = "benchmarks.snapshots:year"
+LOOPS = {
     "a Polars loop": "benchmarks.by_hand:polars_loop",
-    "a pandas loop": "benchmarks.by_hand:pandas_loop",
+    "a Polars loop, 90 days": "benchmarks.by_hand:polars_loop_90",
+    "a DuckDB loop": "benchmarks.by_hand:duckdb_loop",
 }
+PANDAS = {"a pandas loop": "benchmarks.by_hand:pandas_loop"}
 
 
 def cases(folder: Path, size: Size) -> Iterator[Case]:
-    """Yield the month beside the loops and, unless it is to be quick, all days of the project's view."""
-    root = project().root
-    if not any((root / "artifacts/clean").glob("*/*.parquet")):
+    """Yield a month when it is to be quick, else the example's year, and in full that of 11 million events."""
+    clean = project().root / "artifacts/clean"
+    if not any(clean.glob("*/*.parquet")):
         print("\nsnapshots: nothing to read, run `make run` first")
         return
-    peers = {peer: (function, (str(root), str(folder / peer))) for peer, function in PEERS.items()}
-    title = f"{len(MONTH)} days of {len(FEATURES)} counts and sums, from clean rows to files"
-    rounds, warm = (1, False) if size is Size.QUICK else (5, True)
-    yield Case(title, rounds, peers, "benchmarks.snapshots:verdict", check, warm)
-    if size is not Size.QUICK:
-        alone = {"lockstep": ("benchmarks.snapshots:everything", (str(root), str(folder / "everything")))}
-        yield Case("all days of the project's view", 1, alone, "benchmarks.snapshots:count", lambda _: None, warm=False)
+    if size is Size.QUICK:
+        yield _case("a month of the example", clean, folder, {**LOOPS, **PANDAS}, 1, *MONTH)
+        return
+    yield from _sizes("1.5 M events", clean, folder, {**LOOPS, **PANDAS})
+    if size is Size.FULL:
+        replicate(clean, folder / "11M", 8, project().settings.clock)
+        yield from _sizes("11 M events, replicated", folder / "11M", folder, LOOPS)
+        yield _case("11 M events, replicated", folder / "11M", folder, PANDAS, 1, FIRST, LAST)
 
 
-def month(root: str, out: str) -> Callable[[], Path]:
-    """Return the building of the month by Lockstep."""
-    view = View("month", household, trips, FEATURES, ttl_days=1)
-    return lambda: _build(project(Path(root)), view, MONTH, Path(out))
+def hundred_million(folder: Path, _: Size) -> Iterator[Case]:
+    """Yield the year of 101 million events, beside nobody."""
+    replicate(project().root / "artifacts/clean", folder / "101M", 74, project().settings.clock)
+    yield from _sizes("101 M events, replicated", folder / "101M", folder, {}, rounds=1)
 
 
-def everything(root: str, out: str) -> Callable[[], Path]:
-    """Return the building of every snapshot of the project's first view, nothing cached."""
-    here = project(Path(root))
-    view = here.objects("views", View)[0]
-    return lambda: _build(here, view, None, Path(out))
+def _sizes(what: str, clean: Path, folder: Path, peers: Mapping[str, str], rounds: int = 3) -> Iterator[Case]:
+    yield _case(what, clean, folder, peers, rounds, FIRST, LAST)
+    yield _case(f"{what}, one more day", clean, folder, {}, rounds, FIRST, LAST, ours="benchmarks.snapshots:one_more")
 
 
-def _build(here: Project, view: View, wanted: list[date] | None, out: Path) -> Path:
-    """Do what the stage does for a view, elsewhere and without its cache; return the folder of snapshots."""
+def _case(
+    what: str, clean: Path, folder: Path, peers: Mapping[str, str], rounds: int, *ends: date, ours: str = LOCKSTEP
+) -> Case:
+    told = [str(d) for d in ends]
+    calls = {n: (f, (str(clean), str(folder / n), *told)) for n, f in {"lockstep": ours, **peers}.items()}
+    title = f"{what}, {len(FEATURES)} features, {ends[0]} to {ends[1]}"
+    return Case(title, rounds, calls, "benchmarks.snapshots:verdict", check, warm=False)
+
+
+def year(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return the building of all days by Lockstep, with nothing kept from before."""
     shutil.rmtree(out, ignore_errors=True)
-    contracts, zone = load_contracts(here.folder("contracts")), here.settings.clock
-    daily = [c.table for c in contracts.values() if c.calendar == "daily"]
-    first, last = snapshot_days(read_landings(here.root / "landings.csv"), daily)
-    tables = read_tables(here.root / "artifacts/clean", contracts, zone, view.source.tables)
-    events = Events(view.source, tables, first, last)
-    keys = dict.fromkeys(wanted or days(first, last), "bench")
-    build(view, events, keys, out=out / "snapshots", cache=out / "cache")
+    return lambda: _build(Path(clean), Path(out), parse_day(first), parse_day(last))
+
+
+def one_more(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
+    """Return the building of the last day by Lockstep, where all others are kept from before."""
+    folder, end = Path(out), parse_day(last)
+    if not folder.exists():
+        _build(Path(clean), folder, parse_day(first), end)
+    kept = [*folder.glob(f"days/{end}.*"), *folder.glob(f"events/{end - timedelta(days=1)}.*")]
+    for path in kept:
+        path.unlink()
+    shutil.rmtree(folder / "snapshots")
+    return lambda: _build(Path(clean), folder, parse_day(first), end)
+
+
+def _build(clean: Path, out: Path, first: date, last: date) -> Path:
+    """Do what the stage does for a view, elsewhere; return the folder of snapshots."""
+    here = project()
+    tables = read_tables(clean, load_contracts(here.folder("contracts")), here.settings.clock, VIEW.source.tables)
+    hashes = Hashes(out / "hashes.json")
+    events = Events(trips, tables, FIRST, LAST, cache=DayCache(out / "events", hashes))
+    keys = {d: k for d, k in day_keys("bench", tables, hashes, FIRST, last).items() if d >= first}
+    build(VIEW, events, keys, out / "snapshots", DayCache(out / "days", hashes))
+    hashes.save()
     return out / "snapshots"
 
 
-def count(found: Path, *_: str) -> str:
-    """Say how much there is."""
-    rows = pl.scan_parquet(found / "*.parquet").select(pl.len()).collect().item()
-    return f"{len(list(found.iterdir()))} days, {rows:,} rows"
-
-
-def verdict(found: Path, *_: str) -> str:
-    """Say how much there is, and the hash of the values."""
-    frames = [pl.read_parquet(path, columns=COLUMNS).select(COLUMNS) for path in sorted(found.iterdir())]
-    values = pl.concat([f.cast(pl.Int64).sort("household_id") for f in frames]).write_csv().encode()
-    return f"{count(found)}, values {hashlib.md5(values, usedforsecurity=False).hexdigest()[:8]}"
+def verdict(found: Path, _: str, __: str, first: str, last: str) -> str:
+    """Say how much there is, and a hash of the values of all days."""
+    rows, total = 0, 0
+    for day in days(parse_day(first), parse_day(last)):
+        frame = pl.read_parquet(found / f"{day}.parquet", columns=COLUMNS).select(pl.col(COLUMNS).cast(pl.Int64))
+        rows += frame.height
+        total = (total * 31 + sum(frame.hash_rows().to_list())) % 2**64
+    return f"{rows:,} rows, values {total:016x}"[:-8]
 
 
 def check(verdicts: Mapping[str, str]) -> None:

@@ -7,13 +7,12 @@ from lockstep.define import Entity, source
 household = Entity("household", key="household_id", description="A household of the panel.")
 
 
-@source(event_time="at", key="basket_id", causal=True)
+@source(event_time="at", key="basket_id", within_day=True, gap_of="household_id")
 def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row a basket: a trip of a household to a store.
 
-    Columns: household_id, basket_id, at, store_id, departments (different ones in the basket), money in cents (value,
-    discount, coupon, private_value, fuel_value) and gap: the microseconds since the household's trip before, null for
-    its first. Lines whose product is not known yet count in value alone.
+    Columns: household_id, basket_id, at, store_id, departments (different ones in the basket), and money in cents
+    (value, discount, coupon, private_value, fuel_value). Lines whose product is not known yet count in value alone.
     """
     value, brand, department = pl.col("sales_value"), pl.col("brand"), pl.col("department")
     return (
@@ -29,6 +28,4 @@ def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
             value.filter(brand == "Private").sum().alias("private_value"),
             value.filter(department == "FUEL").sum().alias("fuel_value"),
         )
-        .sort("household_id", "at", "basket_id")
-        .with_columns(pl.col("at").diff().over("household_id").dt.total_microseconds().alias("gap"))
     )

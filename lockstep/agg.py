@@ -1,11 +1,13 @@
 """Aggregations over the events of an entity: the first half of a feature's definition.
 
-Each reads the known events of one entity whose event day lies in its window: the `days` calendar days before the
-snapshot's day, or all of them (lifetime) where `days` is None. Nulls are not values: every aggregation skips them.
-Integers stay integers until the last step, so that no thread count or row order can change a bit.
+Each reads the known events of one entity whose event day lies in its window: the `days` calendar days that end `offset`
+days before the snapshot's day, or all events (lifetime) where `days` is None. Nulls are not values: every aggregation
+skips them. Integers stay integers until the last step, so that no thread count or row order can change a bit.
 
 >>> count(days=30)
 count(days=30)
+>>> sum("value", days=28, offset=28)
+sum('value', days=28, offset=28)
 >>> std("gap")
 std('gap')
 """
@@ -20,7 +22,9 @@ import polars as pl
 
 from lockstep.errors import DefinitionError, did_you_mean
 
-__all__ = ["EVENT_DAY", "Aggregation", "count", "distinct", "first", "last", "max", "mean", "min", "std", "sum"]
+__all__ = [
+    "EVENT_DAY", "Aggregation", "count", "distinct", "first", "last", "max", "mean", "min", "reduced", "std", "sum"
+]  # fmt: skip
 
 EVENT_DAY = "event_day"
 """The column, Date, that holds the calendar day of an event in the zone."""
@@ -42,20 +46,28 @@ class Aggregation:
         The window in calendar days; None is the lifetime.
     where
         A plain Polars condition on the event columns; only events that meet it count.
+    offset
+        How many days before the snapshot's day the window ends: it covers the event days S-offset-days .. S-offset-1.
     """
 
     kind: Kind
     column: str | None
     days: int | None = None
     where: pl.Expr | None = None
+    offset: int = 0
 
     def __post_init__(self) -> None:
         if self.days is not None and (not isinstance(self.days, int) or self.days < 1):
             raise DefinitionError("a window without days", where=repr(self), expected="days >= 1", found=self.days)
+        if not isinstance(self.offset, int) or self.offset < 0:
+            raise DefinitionError("an offset below zero", where=repr(self), expected="days >= 0", found=self.offset)
+        if self.offset and self.days is None:
+            raise DefinitionError("an offset without a window", where=repr(self), do="Give it days.")
 
     def __repr__(self) -> str:
         parts = [repr(self.column)] if self.column is not None else []
         parts += [f"days={self.days}"] if self.days is not None else []
+        parts += [f"offset={self.offset}"] if self.offset else []
         parts += [f"where={self.where}"] if self.where is not None else []
         return f"{self.kind}({', '.join(parts)})"
 
@@ -81,7 +93,9 @@ class Aggregation:
         if self.where is not None:
             mask = mask & self.where.fill_null(False)
         if self.days is not None:
-            mask = mask & (pl.col(EVENT_DAY) >= day - timedelta(days=self.days))
+            mask = mask & (pl.col(EVENT_DAY) >= day - timedelta(days=self.offset + self.days))
+        if self.offset:
+            mask = mask & (pl.col(EVENT_DAY) < day - timedelta(days=self.offset))
         if self.column is None:
             return mask.sum().cast(pl.Int64)
         values = pl.col(self.column).filter(mask & pl.col(self.column).is_not_null())
@@ -91,16 +105,9 @@ class Aggregation:
 def _reduce(values: pl.Expr, kind: Kind) -> pl.Expr:
     """Reduce the values of a group; mean, std, min, max, first and last of nothing are null."""
     n = values.len().cast(pl.Int64)
-    if kind in ("sum", "mean"):  # 128 bits, then a strict cast: a sum that does not fit is an error, not a wrong number
-        total = values.cast(pl.Int128).sum()
-    if kind == "sum":
-        return total.cast(pl.Int64, strict=True)
-    if kind == "mean":
-        return pl.when(n > 0).then(total.cast(pl.Float64) / n.cast(pl.Float64))
-    if kind == "std":  # ddof 1; integers under the root: microseconds squared need 128 bits
+    if kind in ("sum", "mean", "std"):  # 128 bits: microseconds squared need them
         wide = values.cast(pl.Int128)
-        spread = n.cast(pl.Int128) * (wide * wide).sum() - wide.sum() * wide.sum()
-        return pl.when(n > 1).then((spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt())
+        return reduced(kind, n, wide.sum(), (wide * wide).sum())
     return {
         "count": n,
         "min": values.min(),
@@ -111,46 +118,58 @@ def _reduce(values: pl.Expr, kind: Kind) -> pl.Expr:
     }[kind]
 
 
-def count(column: str | None = None, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def reduced(kind: Kind, n: pl.Expr, total: pl.Expr, squares: pl.Expr) -> pl.Expr:
+    """Return a sum, mean or std from exact integers: how many values there are, their sum and that of their squares."""
+    if kind == "sum":  # a strict cast: a sum that does not fit is an error, not a wrong number
+        return total.cast(pl.Int64, strict=True)
+    if kind == "mean":
+        return pl.when(n > 0).then(total.cast(pl.Float64) / n.cast(pl.Float64))
+    spread = n.cast(pl.Int128) * squares - total * total  # ddof 1; integers under the root
+    return pl.when(n > 1).then((spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt())
+
+
+def count(
+    column: str | None = None, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0
+) -> Aggregation:
     """Count events, or the values of a column. Int64, 0 where there are none."""
-    return Aggregation("count", column, days, where)
+    return Aggregation("count", column, days, where, offset)
 
 
-def sum(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+def sum(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
     """Sum an integer column. Int64, 0 where there are no values; a sum that does not fit is an error."""
-    return Aggregation("sum", column, days, where)
+    return Aggregation("sum", column, days, where, offset)
 
 
-def mean(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def mean(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
     """Average an integer column. Float64: the exact sum and count, each rounded once, then divided."""
-    return Aggregation("mean", column, days, where)
+    return Aggregation("mean", column, days, where, offset)
 
 
-def std(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def std(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
     """Take the sample standard deviation (ddof 1) of an integer column. Float64, null below two values."""
-    return Aggregation("std", column, days, where)
+    return Aggregation("std", column, days, where, offset)
 
 
-def min(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+def min(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
     """Take the smallest value of a column."""
-    return Aggregation("min", column, days, where)
+    return Aggregation("min", column, days, where, offset)
 
 
-def max(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:  # noqa: A001
+def max(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
     """Take the largest value of a column."""
-    return Aggregation("max", column, days, where)
+    return Aggregation("max", column, days, where, offset)
 
 
-def distinct(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def distinct(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
     """Count the different values of a column. Int64, 0 where there are none."""
-    return Aggregation("distinct", column, days, where)
+    return Aggregation("distinct", column, days, where, offset)
 
 
-def first(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def first(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
     """Take the value of the earliest event; ties in time are broken by the source's key."""
-    return Aggregation("first", column, days, where)
+    return Aggregation("first", column, days, where, offset)
 
 
-def last(column: str, *, days: int | None = None, where: pl.Expr | None = None) -> Aggregation:
+def last(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
     """Take the value of the latest event; ties in time are broken by the source's key."""
-    return Aggregation("last", column, days, where)
+    return Aggregation("last", column, days, where, offset)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from lockstep.files import file_hash
@@ -17,11 +18,12 @@ from lockstep.project import Project
 __all__ = ["closure", "closure_hash"]
 
 
-def closure(project: Project, module: str) -> list[str]:
+def closure(project: Project, module: str, *, roles: bool = True) -> list[str]:
     """Return the project's own files that `module` may import, relative to the root, sorted.
 
     The files of packages on the way (``__init__.py``) count where they are not empty, and so does data beside a module
-    that begins with its name, such as ``contract.schema.json``.
+    that begins with its name, such as ``contract.schema.json``. Without `roles`, the modules that the project names for
+    a role do not: what is left is the library's own code.
     """
     seen: dict[str, Path] = {}
     todo = [module]
@@ -31,18 +33,25 @@ def closure(project: Project, module: str) -> list[str]:
         if name in seen or path is None:
             continue
         seen[name] = path
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        todo += _imports(tree, name, is_package=path.name == "__init__.py")
-        todo += [m for role in _roles(tree) if role in project.names for m in project.modules(role)]
+        imports, named = _read(path.read_text(encoding="utf-8"), name, path.name == "__init__.py")
+        todo += imports
+        todo += [m for role in named if roles and role in project.names for m in project.modules(role)]
         todo += [name.rsplit(".", 1)[0]] if "." in name else []
     files = {f for p in seen.values() if p.stat().st_size for f in (p, *p.parent.glob(f"{p.stem}.*.json"))}
     return sorted(f.relative_to(project.root).as_posix() for f in files)
 
 
-def closure_hash(project: Project, module: str) -> str:
+def closure_hash(project: Project, module: str, *, roles: bool = True) -> str:
     """Return one sha256 over the paths and contents of the closure of `module`."""
-    lines = [f"{file_hash(project.root / name)}  {name}\n" for name in closure(project, module)]
+    lines = [f"{file_hash(project.root / name)}  {name}\n" for name in closure(project, module, roles=roles)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@lru_cache(None)
+def _read(text: str, module: str, is_package: bool) -> tuple[list[str], list[str]]:
+    """Return the modules that a module's text imports, and the roles it asks for."""
+    tree = ast.parse(text)
+    return list(_imports(tree, module, is_package=is_package)), list(_roles(tree))
 
 
 def _file(root: Path, module: str) -> Path | None:

@@ -21,15 +21,17 @@ from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
+from lockstep.day_cache import Hashes
 from lockstep.define import Question
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
+from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
-from lockstep.snapshots import refuse_nan
+from lockstep.snapshots import HASHES, refuse_nan
 from lockstep.stage import stage
 
 __all__ = ["CUTOFF", "LABEL", "PART", "Part", "as_known", "ask", "join_features", "parts"]
@@ -206,7 +208,7 @@ def _asked(p: Project) -> tuple[Question, Events, date]:
     daily = [c.table for c in contracts.values() if c.calendar == "daily"]
     first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
     tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, question.source.tables)
-    return question, Events(question.source, tables, first, last), last
+    return question, kept_events(p, question.source, tables, first, last, hashes=Hashes(p.root / HASHES)), last
 
 
 def _one(questions: list[Question]) -> Question:

@@ -30,6 +30,8 @@ __all__ = [
 RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label"}
 """Names of columns that stand beside features."""
 
+GAP = "gap"
+
 Frames = Mapping[str, pl.LazyFrame]
 
 
@@ -61,6 +63,12 @@ class Source:
     causal
         Whether cutting the rows at any day and deriving gives the same as deriving and cutting the events. It allows
         one derivation for all days where nothing landed late; it is checked whenever it is used.
+    within_day
+        Whether the events of a day follow from the rows that landed on it alone, and from tables without an event time.
+        Then a new day costs that day. It says more than `causal` and is checked likewise.
+    gap_of
+        The column of an entity. Each event then has ``gap``: the microseconds since the event before it of the same
+        entity, null for its first. It looks back beyond the day without costing the history.
     """
 
     name: str
@@ -69,20 +77,35 @@ class Source:
     event_time: str
     key: tuple[str, ...]
     causal: bool = False
+    within_day: bool = False
+    gap_of: str | None = None
 
     def __call__(self, tables: Frames) -> pl.LazyFrame:
         """Return the events of the known rows in `tables`."""
-        return self.derive(**{t: tables[t] for t in self.tables})
+        return self.with_gaps(self.derive(**{t: tables[t] for t in self.tables}))
+
+    def with_gaps(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """Add ``gap`` to all events known, where the source asks for it."""
+        if self.gap_of is None:
+            return events
+        gap = pl.col(self.event_time).diff().over(self.gap_of, order_by=[self.event_time, *self.key])
+        return events.with_columns(gap.dt.total_microseconds().alias(GAP))
 
 
 def source(
-    *, event_time: str, key: str | tuple[str, ...], causal: bool = False
+    *,
+    event_time: str,
+    key: str | tuple[str, ...],
+    causal: bool = False,
+    within_day: bool = False,
+    gap_of: str | None = None,
 ) -> Callable[[Callable[..., pl.LazyFrame]], Source]:
     """Turn a function whose parameters are raw tables into a Source of its events."""
 
     def wrap(derive: Callable[..., pl.LazyFrame]) -> Source:
         tables = tuple(inspect.signature(derive).parameters)
-        return Source(derive.__name__, tables, derive, event_time, (key,) if isinstance(key, str) else key, causal)
+        columns = (key,) if isinstance(key, str) else key
+        return Source(derive.__name__, tables, derive, event_time, columns, causal, within_day, gap_of)
 
     return wrap
 

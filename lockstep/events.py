@@ -1,10 +1,13 @@
-"""What was known on a day: the known rows of clean tables, and the events derived from them."""
+"""What was known on a day: the events derived from the known rows of clean tables."""
 
 from __future__ import annotations
 
+import hashlib
+import tempfile
 from collections.abc import Mapping
 from datetime import date
 from functools import cached_property
+from itertools import accumulate, groupby
 from pathlib import Path
 
 import polars as pl
@@ -13,53 +16,19 @@ from polars.testing import assert_frame_equal
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import Zone
 from lockstep.contract import Contract
+from lockstep.day_cache import DayCache, Hashes, Kept
 from lockstep.define import Source
-from lockstep.errors import DataError, DefinitionError, did_you_mean
-from lockstep.versions import event_day, known
+from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.stage import progress
+from lockstep.tables import Table, read_tables
 
 __all__ = ["Events", "Table", "event_schema", "read_tables"]
 
+BATCH = 2**21
+"""Bytes of partitions from which events are derived at once: whole days, one at least."""
 
-class Table:
-    """The clean rows of one table, all versions, each with its ``_landing_day``."""
-
-    def __init__(self, contract: Contract, rows: pl.DataFrame, zone: Zone) -> None:
-        self.contract, self.rows, self.zone = contract, rows, zone
-
-    def known(self, day: date) -> pl.DataFrame:
-        """Return the rows known on `day`: landed before it, latest version, not deleted, event day before it."""
-        return known(self.rows, self.contract, day, self.zone)
-
-    def is_settled(self, first: date, key: tuple[str, ...]) -> bool:
-        """Tell whether no row ever came late, changed or went: events on their own day, dimensions before `first`.
-
-        Nor may the rows of one event (one `key` of the source, where the table carries it) lie on several days: an
-        event that grows after its day has two truths.
-        """
-        day = event_day(self.contract, self.zone)
-        dimension = self.contract.event_time is None
-        on_time = pl.col("_landing_day") < pl.lit(first) if dimension else pl.col("_landing_day") <= day
-        whole = not dimension and set(key) <= set(self.rows.columns)
-        one_day = day.n_unique().over(*key) == 1 if whole else pl.lit(True)
-        facts = self.rows.lazy().select(
-            on_time.all().alias("on_time"),
-            pl.col("_deleted").any().alias("deleted"),
-            (pl.struct(self.contract.key).n_unique() == pl.len()).alias("one_version"),
-            one_day.all().alias("one_day"),
-        )
-        row = facts.collect().row(0, named=True)
-        return row["on_time"] and not row["deleted"] and row["one_version"] and row["one_day"]
-
-
-def read_tables(clean: Path, contracts: Mapping[str, Contract], zone: Zone, names: tuple[str, ...]) -> dict[str, Table]:
-    """Read the clean partitions of the tables in `names`."""
-    tables = {}
-    for name in names:
-        files = sorted((clean / name).glob("*.parquet"))
-        if not files:
-            raise DataError("no clean rows", where=f"table {name}", do="Land some days, then run `lockstep run`.")
-        tables[name] = Table(contracts[name], pl.read_parquet(files, hive_partitioning=False), zone)
-    return tables
+ALONE = {"causal": "those before it", "within_day": "those of its day"}
+"""What the events of a source that claims so depend on."""
 
 
 def event_schema(source: Source, contracts: Mapping[str, Contract], zone: Zone) -> pl.Schema:
@@ -98,18 +67,42 @@ def _ordered(source: Source, events: pl.LazyFrame, zone: Zone) -> pl.LazyFrame:
 class Events:
     """The events of a source, as known on any day.
 
-    Where every table is settled (nothing late, corrected or deleted) and the source is causal, events are derived once
-    and cut; else they are derived from the known rows of each day. Both ways give the same events: the first use of the
-    short way proves it on one day, and raises DefinitionError when it does not hold.
+    Where every table is settled (nothing late, corrected or deleted), events are derived once and cut if the source is
+    causal, and day by day if those of a day follow from its rows; else from the known rows of each day. All ways give
+    the same events: the first use of a short way proves it on one day, and raises DefinitionError where it does not.
+
+    Parameters
+    ----------
+    cache, code
+        Where the events of each day are kept, for sources that follow from a day, and what their key begins with: all
+        that shapes them but the rows. Without a cache they are derived every time.
     """
 
-    def __init__(self, source: Source, tables: Mapping[str, Table], first: date, last: date) -> None:
-        self.source, self.tables, self.last = source, {t: tables[t] for t in source.tables}, last
+    def __init__(
+        self,
+        source: Source,
+        tables: Mapping[str, Table],
+        first: date,
+        last: date,
+        *,
+        cache: DayCache | None = None,
+        code: str = "",
+    ) -> None:
+        self.source, self.tables, self.first, self.last = source, {t: tables[t] for t in source.tables}, first, last
         self.zone = next(iter(self.tables.values())).zone
-        self.short = source.causal and all(t.is_settled(first, source.key) for t in self.tables.values())
-        if self.short:
-            middle = first + (last - first) // 2
-            self._prove(middle)
+        self._cache, self._code = cache, code
+
+    @cached_property
+    def short(self) -> bool:
+        """Tell whether the events of all days are derived at once and cut."""
+        if self._by_day is not None:
+            return True
+        settled = all(t.is_settled(self.first, self.source.key) for t in self.tables.values())
+        if not settled or not (self.source.causal or self.source.within_day):
+            return False
+        middle = self.first + (self.last - self.first) // 2
+        self._prove("causal", middle, self._all.filter(pl.col(EVENT_DAY) < middle), self.derived(middle))
+        return True
 
     def known(self, day: date) -> pl.DataFrame:
         """Return the events known on `day` with EVENT_DAY, in order of time and key."""
@@ -124,14 +117,14 @@ class Events:
 
     @cached_property
     def _all(self) -> pl.DataFrame:
-        return self.derived(self.last)
+        return self.derived(self.last) if self._by_day is None else self._by_day
 
     def seen(self, key: str) -> pl.DataFrame:
         """Return each entity in the source's tables with the first day it landed: columns `key`, ``_seen`` (Date)."""
         frames = [
-            t.rows.lazy().group_by(key).agg(pl.col("_landing_day").min().alias("_seen"))
+            t.scan().group_by(key).agg(pl.col("_landing_day").min().alias("_seen"))
             for t in self.tables.values()
-            if key in t.rows.columns
+            if key in t.scan().collect_schema()
         ]
         if not frames:
             raise DefinitionError(
@@ -141,13 +134,86 @@ class Events:
         both = pl.concat([f.filter(pl.col(key).is_not_null()) for f in frames])
         return both.group_by(key).agg(pl.col("_seen").min()).sort(key).collect()
 
-    def _prove(self, day: date) -> None:
-        cut_after, cut_before = self._all.filter(pl.col(EVENT_DAY) < day), self.derived(day)
+    @cached_property
+    def _by_day(self) -> pl.DataFrame | None:
+        """All events, those of each day derived from its rows; None where the source or the rows do not allow it.
+
+        Of a key, clean rows have one a landing day at most. So where an event's key is part of the row's, different
+        keys of events on all days mean that no row came twice and no event lies on two days.
+        """
+        moving = [t for t in self.tables.values() if not t.is_dimension]
+        whole = bool(moving) and all(set(self.source.key) <= set(t.contract.key) for t in moving)
+        still = all(t.is_settled(self.first, self.source.key) for t in self.tables.values() if t.is_dimension)
+        if not (self.source.within_day and whole and still):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            cache = self._cache or DayCache(Path(folder), Hashes(Path(folder) / "hashes.json"))
+            kept = self._keep_days(cache, moving)
+            if kept is None:
+                return None
+            events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
+            cache.sweep(kept)
+        if events.select(self.source.key).n_unique() < events.height:
+            return None
+        return self.source.with_gaps(events.lazy()).collect()
+
+    def _keep_days(self, cache: DayCache, moving: list[Table]) -> list[Kept] | None:
+        """Derive the days that the cache lacks; return the files of all, None where a row did not land on its day."""
+        landed = sorted({d for t in moving for d in t.days() if d < self.last})
+        keys = self._keys(cache.hashes, landed)
+        kept = {day: found for day in landed if (found := cache.find(day, keys[day]))}
+        proven, still = False, {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
+        for some in progress(self._batches([d for d in landed if d not in kept], moving), f"events {self.source.name}"):
+            rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
+            if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
+                return None
+            parts = self._derive_days(some, {**still, **{n: r.lazy() for n, r in rows.items()}})
+            if len(some) > 1 and not proven:
+                proven, one = True, some[len(some) // 2]
+                alone = {n: t.landed([one]).lazy() for n, t in self.tables.items() if not t.is_dimension}
+                self._prove("within_day", one, parts[one], self._derive_days([one], {**still, **alone})[one])
+            for day, events in parts.items():
+                kept[day] = cache.keep(day, keys[day], events)
+        return [kept[day] for day in landed]
+
+    def _batches(self, some: list[date], moving: list[Table]) -> list[list[date]]:
+        """Split days into runs from whose rows events are derived at once: by the size of their files."""
+        sizes = [sum(t.files[d].stat().st_size for t in moving if d in t.files) for d in some]
+        runs = zip(some, accumulate(sizes), strict=True)
+        return [[d for d, _ in run] for _, run in groupby(runs, lambda pair: pair[1] // BATCH)]
+
+    def _derive_days(self, some: list[date], rows: Mapping[str, pl.LazyFrame]) -> dict[date, pl.DataFrame]:
+        """Return the events of each of some days, without gaps, from the rows that landed on them."""
+        events = _ordered(self.source, self.source.derive(**rows), self.zone).collect()
+        parts = {day: part for (day,), part in events.partition_by(EVENT_DAY, as_dict=True).items()}
+        if strange := sorted(set(parts) - set(some), key=str):
+            raise DefinitionError(
+                "events on other days than their rows", where=f"source {self.source.name}",
+                expected=f"events from {some[0]} to {some[-1]}", found=strange[0], do="Remove within_day=True.",
+            )  # fmt: skip
+        return {day: parts.get(day, events.clear()) for day in some}
+
+    def _keys(self, hashes: Hashes, landed: list[date]) -> dict[date, str]:
+        """Return the key of each day: the code, all rows of dimensions, and the rows that landed on it."""
+        chain = hashlib.sha256(f"{self._code} {pl.__version__}".encode())
+        for name, t in self.tables.items():
+            if t.is_dimension:
+                chain.update("".join(f"{name} {d} {hashes.of(f)}\n" for d, f in t.files.items()).encode())
+        keys = {}
+        for day in landed:
+            at = chain.copy()
+            parts = [(n, t.files[day]) for n, t in self.tables.items() if not t.is_dimension and day in t.files]
+            at.update("".join(f"{n} {day} {hashes.of(f)}\n" for n, f in parts).encode())
+            keys[day] = at.hexdigest()[:24]
+        return keys
+
+    def _prove(self, claim: str, day: date, short: pl.DataFrame, long: pl.DataFrame) -> None:
+        """Raise DefinitionError where a short way gives other events than the long one."""
         try:
-            assert_frame_equal(cut_after, cut_before, check_exact=True, check_row_order=True)
+            assert_frame_equal(short, long, check_exact=True, check_row_order=True)
         except AssertionError as e:
             raise DefinitionError(
-                "a source that is not causal", where=f"source {self.source.name}, known on {day}",
-                expected="the same events whether rows or events are cut at a day",
-                found=" ".join(str(e).split()), do="Remove causal=True, or make each event depend on its past alone.",
+                f"a source that is not {claim}", where=f"source {self.source.name}, known on {day}",
+                expected="the same events whether rows or events are cut at a day", found=" ".join(str(e).split()),
+                do=f"Remove {claim}=True, or let no event depend on others than {ALONE[claim]}.",
             ) from None  # fmt: skip

@@ -15,7 +15,7 @@ import polars as pl
 
 from lockstep.errors import DefinitionError
 
-__all__ = ["check_exact", "check_row_level", "elapsed_days", "ratio"]
+__all__ = ["check_exact", "check_row_level", "elapsed_days", "is_row_level", "ratio"]
 
 
 def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
@@ -63,6 +63,11 @@ def check_row_level(formula: pl.Expr, feature: str) -> None:
             expected="+ - x /, comparisons, conditions and calendar functions of one row",
             do="Aggregate events in a view, or compute it in the source.",
         )  # fmt: skip
+
+
+def is_row_level(condition: pl.Expr) -> bool:
+    """Tell whether an expression looks at one row at a time, by functions that are known to."""
+    return _foreign(json.loads(condition.meta.serialize(format="json"))) is None
 
 
 def _foreign(node: Any) -> str | None:

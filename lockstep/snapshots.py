@@ -6,31 +6,40 @@ computed before are kept outside DVC, under a key of everything that shapes them
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
-from collections.abc import Mapping
-from datetime import date
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from lockstep.clock import INSTANT, Zone, days
+from lockstep.alone import alone
+from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
+from lockstep.day_cache import DayCache, Hashes, Kept
 from lockstep.define import View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
-from lockstep.files import file_hash, read_json, tree_hash, write_json, write_parquet
+from lockstep.files import read_json, tree_hash, write_json
+from lockstep.fingerprint import changes, day_keys, digest, kept_events, view_parts
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.stage import progress, stage
+from lockstep.timeline import Timeline, fits
 
-__all__ = ["CREATED", "EVENT_TIMESTAMP", "Built", "build", "feature_schema", "snapshot"]
+__all__ = ["CREATED", "EVENT_TIMESTAMP", "Built", "build", "feature_schema", "snapshot", "snapshots"]
 
 EVENT_TIMESTAMP = "event_timestamp"
 CREATED = "created"
+STAMPS = (EVENT_TIMESTAMP, CREATED)
+HASHES = "state/hashes.json"
+TOGETHER = 250_000
+"""Rows that are computed at once: whole days, one at least."""
 
 
 def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
@@ -82,22 +91,69 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     rows = entities.lazy().join(_aggregates(view, events.lazy(), day), on=key, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
-    chosen = _formulas(view, rows).select(
-        key,
-        pl.lit(zone.start(day), INSTANT).alias(EVENT_TIMESTAMP),
-        pl.lit(date.fromordinal(day.toordinal() - 1), pl.Date).cast(INSTANT).alias(CREATED),
-        *(f.name for f in view.features),
-    )
-    where = f"view {view.name}, snapshot {day}"
+    stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
     try:
-        frame = chosen.collect()
+        frame = _finished(view, rows.with_columns(stamps))
     except pl.exceptions.InvalidOperationError as e:
-        raise DefinitionError(
-            "a value that its type cannot hold", where=where, found=str(e).splitlines()[0],
-            do="Sums are Int64: use a larger unit, or aggregate less.",
-        ) from e  # fmt: skip
-    refuse_nan(frame, where)
+        raise _does_not_fit(view, day, e) from e
+    refuse_nan(frame, f"view {view.name}, snapshot {day}")
     return frame
+
+
+def snapshots(
+    view: View, events: pl.DataFrame, seen: pl.DataFrame, wanted: Sequence[date], zone: Zone
+) -> Iterator[tuple[date, pl.DataFrame]]:
+    """Yield each of the `wanted` days with its snapshot: bit by bit what `snapshot` gives, at a fraction of its cost.
+
+    Parameters
+    ----------
+    events
+        All events of a source that is settled and causal, in order of time and key, with EVENT_DAY.
+    seen
+        Every entity, sorted, with the first day it landed: the key, ``_seen`` (Date).
+    """
+    key, landed = view.entity.key, seen["_seen"].to_numpy()
+    timeline = Timeline(events, seen.select(key), view.aggregations())
+
+    def together(some: Sequence[date]) -> Iterator[tuple[date, pl.DataFrame]]:
+        numbers = [np.flatnonzero(landed < np.datetime64(day)) for day in some]
+        heights = [len(n) for n in numbers]
+        stamps = pl.DataFrame([_stamps(day, zone) for day in some], schema=dict.fromkeys(STAMPS, INSTANT), orient="row")
+        try:
+            aggregates = timeline.aggregates(list(zip(some, numbers, strict=True)))
+            entities, stamped = seen.select(key)[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
+            rows = _finished(view, pl.concat([entities, stamped, aggregates], how="horizontal").lazy())
+        except pl.exceptions.InvalidOperationError as e:
+            if len(some) == 1:
+                raise _does_not_fit(view, some[0], e) from e
+            for day in some:  # one of them
+                yield from together([day])
+            return
+        for day, height, end in zip(some, heights, np.cumsum(heights), strict=True):
+            frame = rows.slice(int(end) - height, height)
+            refuse_nan(frame, f"view {view.name}, snapshot {day}")
+            yield day, frame
+
+    step = max(1, TOGETHER // max(1, seen.height))
+    for n in range(0, len(wanted), step):
+        yield from together(wanted[n : n + step])
+
+
+def _stamps(day: date, zone: Zone) -> tuple[datetime, datetime]:
+    """Return the instants that a snapshot carries, as STAMPS names them."""
+    return zone.start(day), datetime.combine(day - timedelta(days=1), time.min, UTC)
+
+
+def _finished(view: View, rows: pl.LazyFrame) -> pl.DataFrame:
+    """Add the formulas to aggregates and choose the columns."""
+    return _formulas(view, rows).select(view.entity.key, *STAMPS, *(f.name for f in view.features)).collect()
+
+
+def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
+    return DefinitionError(
+        "a value that its type cannot hold", where=f"view {view.name}, snapshot {day}",
+        found=str(error).splitlines()[0], do="Sums are Int64: use a larger unit, or aggregate less.",
+    )  # fmt: skip
 
 
 def refuse_nan(frame: pl.DataFrame, where: str) -> None:
@@ -125,105 +181,97 @@ def _formulas(view: View, frame: pl.LazyFrame) -> pl.LazyFrame:
 
 
 class Built(NamedTuple):
-    """What building a view came to."""
+    """What building a view came to: its files by day, and the days that had to be computed."""
 
     view: View
-    snapshots: int
-    rows: int
-    computed: int
+    kept: dict[date, Kept]
+    computed: list[date]
+
+    @property
+    def rows(self) -> int:
+        """Return the rows of all snapshots."""
+        return sum(k.rows for k in self.kept.values())
 
 
-def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache: Path) -> Built:
+def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache: DayCache) -> Built:
     """Write a view's snapshots of the days in `keys` to ``out/<day>.parquet``, computing what the cache lacks."""
+    out.mkdir(parents=True, exist_ok=True)
+    kept = {day: found for day, key in keys.items() if (found := cache.find(day, key))}
+    missing = [day for day in keys if day not in kept]
+
+    def copy(day: date) -> None:  # a copy: DVC may link and protect its outputs
+        shutil.copyfile(kept[day].path, out / f"{day}.parquet")
+
+    with ThreadPoolExecutor(1) as beside:  # what is there is copied while the rest is computed
+        copies = [beside.submit(copy, day) for day in kept]
+        for day, frame in progress(_computed(view, events, missing), f"features {view.name}", len(missing)):
+            kept[day] = cache.keep(day, keys[day], frame)
+            copies.append(beside.submit(copy, day))
+    for done in copies:
+        done.result()
+    cache.sweep(kept.values())
+    return Built(view, kept, missing)
+
+
+def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple[date, pl.DataFrame]]:
+    """Yield each missing day with its snapshot."""
+    if not missing:
+        return
     seen = events.seen(view.entity.key)
-    rows, computed, kept = 0, 0, {}
-    index = _read_index(cache)
-    for day in progress(list(keys), f"features {view.name}"):
-        cached = cache / f"{day}-{keys[day]}.parquet"
-        height = _height(cached, index)
-        if height is None:
-            entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-            frame = snapshot(view, events.known(day), entities, day, events.zone)
-            write_parquet(frame, cached)
-            height = frame.height
-            computed += 1
-            index[cached.name] = (file_hash(cached), height)
-        kept[cached.name] = index[cached.name]
-        rows += height
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(cached, out / f"{day}.parquet")  # a copy: DVC may link and protect its outputs
-    write_json(kept, cache / "index.json")
-    for old in cache.glob("*.parquet"):
-        if old.name not in kept:
-            old.unlink()
-    return Built(view, len(keys), rows, computed)
-
-
-def _read_index(cache: Path) -> dict[str, tuple[str, int]]:
-    """Return the hash and height of each cached day; none where the index is missing or broken."""
-    try:
-        return {name: (str(digest), int(height)) for name, (digest, height) in read_json(cache / "index.json").items()}
-    except (DataError, AttributeError, TypeError, ValueError):
-        return {}
-
-
-def _height(path: Path, index: Mapping[str, tuple[str, int]]) -> int | None:
-    """Return the rows of a cached day; None where it is missing or is not what was written."""
-    digest, height = index.get(path.name, ("", 0))
-    return height if path.is_file() and file_hash(path) == digest else None
-
-
-def cache_keys(seed: str, view: View, clean: Path, first: date, last: date) -> dict[date, str]:
-    """Return a key for each day: `seed` (code, zone, contracts), Polars and every clean partition known by then."""
-    partitions = sorted((p.stem, p.parent.name, p) for t in view.source.tables for p in (clean / t).glob("*.parquet"))
-    chain = hashlib.sha256(f"{seed} {pl.__version__} {view.name} {view.version}".encode())
-    keys, done = {}, 0
-    for day in days(first, last):
-        while done < len(partitions) and partitions[done][0] < str(day):
-            landed, table, path = partitions[done]
-            chain.update(f"{landed} {table} {file_hash(path)}\n".encode())
-            done += 1
-        at = chain.copy()
-        at.update(str(day).encode())
-        keys[day] = at.hexdigest()[:24]
-    return keys
+    if events.short and fits(view.aggregations(), events.known(missing[0]).schema):
+        yield from snapshots(view, events.known(missing[-1]), seen, missing, events.zone)
+        return
+    for day in missing:
+        entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
+        yield day, snapshot(view, events.known(day), entities, day, events.zone)
 
 
 def build_all(p: Project) -> None:
     """Build every view of a project into ``artifacts/features`` and describe them in ``artifacts/features.json``."""
+    with alone(p.root, "features"):
+        _build_all(p)
+
+
+def _build_all(p: Project) -> None:
     zone, contracts = p.settings.clock, load_contracts(p.folder("contracts"))
     views = p.objects("views", View)
     schemas = {v.name: feature_schema(v, event_schema(v.source, contracts, zone)) for v in views}
     landings = read_landings(p.root / "landings.csv")
     first, last = snapshot_days(landings, [c.table for c in contracts.values() if c.calendar == "daily"])
-    clean, out, beside = p.root / "artifacts/clean", p.root / "artifacts/features", p.root / "artifacts/.features"
+    out, beside, hashes = p.root / "artifacts/features", p.root / "artifacts/.features", Hashes(p.root / HASHES)
     names = tuple(dict.fromkeys(t for v in views for t in v.source.tables))
-    tables = read_tables(clean, contracts, zone, names)
+    tables = read_tables(p.root / "artifacts/clean", contracts, zone, names)
     sources = {v.source.name: v.source for v in views}
-    events = {name: Events(s, tables, first, last) for name, s in sources.items()}
-    code = closure_hash(p, "lockstep.snapshots")
-    seed = f"{code} {zone.name} {tree_hash(p.folder('contracts'))}"
+    events = {name: kept_events(p, s, tables, first, last, hashes=hashes) for name, s in sources.items()}
     shutil.rmtree(beside, ignore_errors=True)
-    built = [
-        build(
-            view,
-            events[view.source.name],
-            cache_keys(seed, view, clean, first, last),
-            out=beside / view.folder,
-            cache=p.root / "state/days" / view.folder,
-        )
-        for view in views
-    ]  # fmt: skip
+    built = []
+    for view in views:
+        parts, cache = view_parts(p, view), DayCache(p.root / "state/days" / view.folder, hashes)
+        keys = day_keys(digest(parts), {t: tables[t] for t in view.source.tables}, hashes, first, last)
+        built.append(build(view, events[view.source.name], keys, beside / view.folder, cache))
+        print(_said(built[-1], cache.folder / "parts.json", parts))
     shutil.rmtree(out, ignore_errors=True)
     beside.rename(out)
+    hashes.save()
+    known = {f"{b.view.folder}/{day}.parquet": k.digest for b in built for day, k in b.kept.items()}
+    code = closure_hash(p, "lockstep.snapshots")
     write_json(
-        _describe(built, schemas, first, last, {"code": code, "features": tree_hash(out)}),
+        _describe(built, schemas, first, last, {"code": code, "features": tree_hash(out, known)}),
         p.root / "artifacts/features.json",
     )
-    for b in built:
-        print(
-            f"features {b.view.name} v{b.view.version}: {b.snapshots} snapshots, {b.rows} rows, {b.computed} computed"
-        )
+
+
+def _said(built: Built, file: Path, parts: dict[str, str]) -> str:
+    """Say what was built and, where days were computed, which part of the definition is another than the last time."""
+    try:
+        before = dict(read_json(file))
+    except (DataError, TypeError, ValueError):
+        before = {}
+    why = f"{', '.join(changes(before, parts))} changed" if before and before != parts else "not kept from before"
+    write_json(parts, file)
+    name = f"features {built.view.name} v{built.view.version}"
+    said = f"{name}: {len(built.kept)} snapshots, {built.rows} rows, {len(built.computed)} computed"
+    return f"{said} ({why})" if built.computed else said
 
 
 def _describe(
@@ -234,7 +282,7 @@ def _describe(
         "last": str(last),
         "views": {
             b.view.folder: {
-                "snapshots": b.snapshots,
+                "snapshots": len(b.kept),
                 "rows": b.rows,
                 "features": {n: str(t) for n, t in schemas[b.view.name].items()},
             }

@@ -82,9 +82,9 @@ def supervise(process: subprocess.Popen[Any]) -> int:
         raise
 
 
-def progress(items: Iterable[T], name: str, every: float = 2.0) -> Iterator[T]:
+def progress(items: Iterable[T], name: str, total: int = 0, every: float = 2.0) -> Iterator[T]:
     """Yield `items`, printing a line whenever more than `every` seconds have gone by since the last one."""
-    total = len(items) if isinstance(items, Sized) else 0
+    total = len(items) if isinstance(items, Sized) else total
     said = time.monotonic()
     for n, item in enumerate(items):
         if time.monotonic() - said > every:

@@ -14,12 +14,16 @@ def day_of(instant, zone):
     return instant.astimezone(ZoneInfo(zone)).date()
 
 
-def values(events, column, day, days, zone):
-    """The values of a column, of events known on `day`, in the window of `days` (None: lifetime), in time order."""
+def values(events, column, day, days, zone, *, offset=0):
+    """The values of a column, of events known on `day`, in a window of `days` (None: lifetime), in time order.
+
+    The window ends `offset` days before `day`.
+    """
+    end = day - timedelta(days=offset)
     inside = [
         e
         for e in sorted(events, key=lambda e: (e["at"], e["id"]))
-        if day_of(e["at"], zone) < day and (days is None or day_of(e["at"], zone) >= day - timedelta(days=days))
+        if day_of(e["at"], zone) < end and (days is None or day_of(e["at"], zone) >= end - timedelta(days=days))
     ]
     return inside if column is None else [e[column] for e in inside if e[column] is not None]
 

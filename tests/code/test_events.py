@@ -123,7 +123,7 @@ def test_no_row_that_lands_on_or_after_a_day_changes_what_was_known_on_it(contra
 
 def test_a_source_that_claims_to_be_causal_and_is_not_is_refused(contract):
     with pytest.raises(DefinitionError, match=r"not causal in source share, known on 2017-03-04.*Remove causal=True"):
-        Events(share, {"visits": table(contract, ON_TIME)}, FIRST, LAST)
+        Events(share, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST)
 
 
 def test_an_entity_is_seen_from_its_first_landing_even_when_its_row_is_deleted_later(contract):

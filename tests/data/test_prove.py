@@ -39,7 +39,7 @@ MONTHLY = """
 _honest = trips.derive
 
 
-@source(event_time="at", key="basket_id", causal=True)
+@source(event_time="at", key="basket_id", causal=True, gap_of="household_id")
 def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
     day = pl.col("at").dt.convert_time_zone("America/New_York")
     month = pl.col("value").sum().over("household_id", day.dt.month())

@@ -1,0 +1,113 @@
+"""What shapes a view besides its rows, part by part: the keys of what was computed before, and why it is computed anew.
+
+A feature counts by its value, so that a helper which builds it counts wherever it stands. A source is a function: all
+modules that its own may import count by their text. Descriptions, owners and lifetimes shape no value and do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from lockstep.agg import Aggregation
+from lockstep.clock import days
+from lockstep.closure import closure, closure_hash
+from lockstep.day_cache import DayCache, Hashes
+from lockstep.define import Source, View
+from lockstep.events import Events
+from lockstep.exact import is_row_level
+from lockstep.files import file_hash
+from lockstep.project import Project
+from lockstep.tables import Table
+
+__all__ = ["changes", "day_keys", "digest", "kept_events", "source_parts", "view_parts"]
+
+
+def view_parts(p: Project, view: View) -> dict[str, str]:
+    """Return what shapes a view's snapshots besides the rows: by name a hash or the thing itself."""
+    features = {f"feature {f.name}": _value(p, f.value) for f in view.features}
+    return {
+        "the order of features": " ".join(f.name for f in view.features),
+        f"entity {view.entity.name}": view.entity.key,
+        **features,
+        **source_parts(p, view.source),
+    }
+
+
+def source_parts(p: Project, source: Source) -> dict[str, str]:
+    """Return what shapes a source's events besides the rows."""
+    contracts = p.folder("contracts")
+    said = {f.name: getattr(source, f.name) for f in fields(source) if f.name != "derive"}
+    return {
+        "the engine": closure_hash(p, "lockstep.snapshots", roles=False),
+        "polars or numpy": f"{pl.__version__} {np.__version__}",
+        "the zone": p.settings.clock.name,
+        **{f"contract {t}": file_hash(contracts / f"{t}.yaml") for t in source.tables},
+        f"source {source.name}": digest({"said": repr(said), "code": _code(p, source.derive)}),
+    }
+
+
+def digest(parts: Mapping[str, str]) -> str:
+    """Return one hash of named parts."""
+    return hashlib.sha256(json.dumps(dict(parts), sort_keys=True).encode()).hexdigest()
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return the names of parts that are new, gone or different."""
+    return [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]
+
+
+def day_keys(seed: str, tables: Mapping[str, Table], hashes: Hashes, first: date, last: date) -> dict[date, str]:
+    """Return a key for each day: `seed` and every clean partition that was known by then."""
+    partitions = sorted((landed, name, f) for name, t in tables.items() for landed, f in t.files.items())
+    chain, keys, done = hashlib.sha256(seed.encode()), {}, 0
+    for day in days(first, last):
+        while done < len(partitions) and partitions[done][0] < day:
+            landed, name, file = partitions[done]
+            chain.update(f"{landed} {name} {hashes.of(file)}\n".encode())
+            done += 1
+        at = chain.copy()
+        at.update(str(day).encode())
+        keys[day] = at.hexdigest()[:24]
+    return keys
+
+
+def kept_events(
+    p: Project, source: Source, tables: Mapping[str, Table], first: date, last: date, *, hashes: Hashes
+) -> Events:
+    """Return the events of a source, those of each day kept in ``state/events``."""
+    cache = DayCache(p.root / "state/events" / source.name, hashes)
+    return Events(source, tables, first, last, cache=cache, code=digest(source_parts(p, source)))
+
+
+def _value(p: Project, value: Aggregation | pl.Expr) -> str:
+    """Return a feature's value as text."""
+    if isinstance(value, pl.Expr):
+        return digest({"formula": value.meta.serialize(format="json")})
+    said = {f.name: getattr(value, f.name) for f in fields(value)}
+    if value.where is not None:
+        said["where"] = value.where.meta.serialize(format="json")
+        if not is_row_level(value.where):  # it may call a function, of which the expression holds no more than the name
+            said["code"] = closure_hash(p, "lockstep.snapshots")
+    return digest({"aggregation": repr(said)})
+
+
+def _code(p: Project, derive: Callable[..., object]) -> str:
+    """Return a hash of all text that may shape what a function gives.
+
+    Of a plain function that is its module and what this imports. Of a function that another one made, or that is not
+    the project's own, it is that of its file and of all definitions: its values may come from anywhere.
+    """
+    file = Path(inspect.getsourcefile(derive) or "").resolve()
+    plain = inspect.isfunction(derive) and not (derive.__closure__ or derive.__defaults__ or derive.__kwdefaults__)
+    if plain and file in [(p.root / f).resolve() for f in closure(p, derive.__module__)]:
+        return closure_hash(p, derive.__module__)
+    return f"{file_hash(file)} {closure_hash(p, 'lockstep.snapshots')}"
