@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import polars as pl
 import pytest
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RequestSource, ValueType
+from feast import Entity, FeatureService, FeatureStore, Field, RequestSource, ValueType
 from feast.errors import (
     FeastEntityDFMissingColumnsError,
     FeatureViewNotFoundException,
@@ -29,69 +28,10 @@ from hypothesis import strategies as st
 
 from lockstep.errors import DataError, DefinitionError, UserError
 from lockstep.polars_store import PolarsOfflineStoreConfig
+from tests.code.shop import CUSTOMER, INSTANT, MICRO, NOON, SCHEMA, Make, ask, asking, source, versions, view, write
 
 # Feast warns of every on-demand view that is applied; the advice (transform on write) is not about offline retrieval.
 pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature:RuntimeWarning")
-
-MICRO = timedelta(microseconds=1)
-INSTANT = pl.Datetime("us", "UTC")
-NOON = datetime(2017, 6, 1, 12, tzinfo=UTC)
-CUSTOMER = Entity(name="customer", join_keys=["id"], value_type=ValueType.INT64)
-SCHEMA = [Field(name="id", dtype=Int64), Field(name="n", dtype=Int64), Field(name="x", dtype=Float64)]
-
-Make = Callable[..., FeatureStore]
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Make:
-    """Return a function that makes a store of its own registry and online store, and applies definitions to it."""
-
-    def make(*definitions: Any, offline: dict[str, Any] | None = None, **settings: Any) -> FeatureStore:
-        config = RepoConfig(
-            project="shop",
-            provider="local",
-            registry=str(tmp_path / "registry.db"),
-            online_store={"type": "sqlite", "path": str(tmp_path / "online.db")},
-            offline_store={"type": "lockstep.polars_store.PolarsOfflineStore", **(offline or {})},
-            entity_key_serialization_version=3,
-            repo_path=tmp_path,
-            **settings,
-        )
-        store = FeatureStore(config=config)
-        store.apply(list(definitions))
-        return store
-
-    return make
-
-
-def versions(*rows: tuple[int | None, datetime | None, datetime | None, int | None, float | None]) -> pl.DataFrame:
-    """Return feature rows (id, event time, created, n, x)."""
-    schema = {"id": pl.Int64, "at": INSTANT, "made": INSTANT, "n": pl.Int64, "x": pl.Float64}
-    return pl.DataFrame(list(rows), schema=schema, orient="row")
-
-
-def write(path: Path, frame: pl.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(path)
-
-
-def source(path: str = "rows.parquet", **more: Any) -> FileSource:
-    return FileSource(path=path, timestamp_field="at", created_timestamp_column="made", **more)
-
-
-def view(name: str = "stats", ttl: timedelta | None = None, **more: Any) -> FeatureView:
-    return FeatureView(
-        **{"name": name, "entities": [CUSTOMER], "schema": SCHEMA, "source": source(), "ttl": ttl, **more}
-    )
-
-
-def asking(*rows: tuple[int | None, datetime | None]) -> pl.DataFrame:
-    return pl.DataFrame(list(rows), schema={"id": pl.Int64, "event_timestamp": INSTANT}, orient="row")
-
-
-def ask(store: FeatureStore, entity_df: Any, *features: str, **more: Any) -> Any:
-    return store.get_historical_features(entity_df, list(features) or ["stats:n"], **more)
-
 
 # --- which version ---------------------------------------------------------------------------------------------------
 
@@ -460,9 +400,11 @@ def test_a_source_without_files_is_an_error(folder: tuple[FeatureStore, Path]) -
         ask(store, asking((1, NOON)))
 
 
-def test_a_source_elsewhere_than_in_local_parquet_is_refused(make: Make) -> None:
-    store = make(CUSTOMER, view(source=source("s3://bucket/rows")))
-    with pytest.raises(DefinitionError, match="expected a FileSource of local parquet files, found s3://bucket/rows"):
+def test_a_source_of_another_kind_is_refused(make: Make) -> None:
+    store = make(CUSTOMER, view(source=source("gs://bucket/rows")))
+    with pytest.raises(
+        DefinitionError, match=r"not a source for this store in gs://.* expected a FileSource of parquet"
+    ):
         ask(store, asking((1, NOON)))
 
 
@@ -537,7 +479,7 @@ def test_materialising_a_span_puts_the_latest_version_in_it_online(make: Make, t
 
 
 # Feast 0.67 warns so on every call of create_saved_dataset; there is no other way to save one.
-@pytest.mark.filterwarnings("ignore:(Saving|Retrieving) dataset is an experimental feature:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:(Saving dataset|Retrieving datasets) is an experimental feature:RuntimeWarning")
 def test_a_saved_dataset_comes_back_as_it_was_saved(make: Make, tmp_path: Path) -> None:
     write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
     store = make(CUSTOMER, stats := view(), on_demand(stats))
@@ -550,8 +492,34 @@ def test_a_saved_dataset_comes_back_as_it_was_saved(make: Make, tmp_path: Path) 
     assert [p.name for p in (tmp_path / "saved").iterdir()] == ["set.parquet"]
     with pytest.raises(SavedDatasetLocationAlreadyExists):
         job.persist(storage)
-    with pytest.raises(UserError, match=r"path that ends in .parquet"):
-        job.persist(SavedDatasetFileStorage("saved"))
+    changed = ask(store, rows.with_columns(hour=4), "stats:n", "derived:ratio")
+    changed.persist(storage, allow_overwrite=True)
+    assert pl.read_parquet(tmp_path / "saved/set.parquet").equals(changed.to_polars())
+    assert store.get_saved_dataset("set").to_df()["ratio"].fillna(-1).tolist() == [-1, 0.125]
+
+
+def test_a_result_is_the_only_file_of_its_folder(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store, folder = make(CUSTOMER, view()), SavedDatasetFileStorage("saved")
+    ask(store, asking((1, NOON))).persist(folder)
+    with pytest.raises(SavedDatasetLocationAlreadyExists):
+        ask(store, asking((2, NOON))).persist(folder)
+    ask(store, asking((2, NOON))).persist(folder, allow_overwrite=True)
+    assert pl.read_parquet(tmp_path / "saved/*.parquet").rows() == [(2, NOON, None)]
+    write(tmp_path / "saved/other.parquet", versions())
+    with pytest.raises(UserError, match=r"other files lie in the folder in .*saved"):
+        ask(store, asking((3, NOON))).persist(folder, allow_overwrite=True)
+
+
+def test_what_makes_no_sense_for_files_is_refused_in_a_sentence(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    job = ask(make(CUSTOMER, view()), asking((1, NOON)))
+    with pytest.raises(UserError, match="no SQL query"):
+        job.to_sql()
+    with pytest.raises(UserError, match="does not export in parts"):
+        job.to_remote_storage()
+    with pytest.raises(UserError, match="cannot persist: expected SavedDatasetFileStorage, found str"):
+        job.persist("somewhere")
 
 
 def test_the_join_itself_does_not_import_feast() -> None:
