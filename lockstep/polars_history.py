@@ -146,7 +146,7 @@ class History:
                     where=f"entity_df and {self.table.where}",
                     expected=self.schema[stored],
                     found=f"{asking[column]} in entity_df",
-                    do="Cast one of them: nothing is cast silently.",
+                    do="Cast one of them, nothing is cast silently; integers beside nulls are 'Int64' in pandas.",
                 )
             left.append(pl.col(column).cast(common).alias(name))
             right.append(pl.col(stored).cast(common).alias(name))

@@ -53,20 +53,9 @@ class ParquetFiles:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The files, sorted; none is a DataError."""
-        if self._kind() == pafs.FileType.File:
-            return (self.path,)
-        pattern, start = _regex(self._pattern), len(self._root) + 1
-        try:
-            listed = self._filesystem.get_file_info(
-                pafs.FileSelector(self._bare(self._root), recursive=True, allow_not_found=True)
-            )
-        except OSError as error:
-            raise EnvironmentFault("cannot list files", where=self.path, found=_line(error)) from error
-        names = [self._prefix + info.path for info in listed if info.type == pafs.FileType.File]
-        found = [n for n in names if pattern.fullmatch(n[start:]) and not _hidden(n[start:])]
-        if not found:
+        if not (found := self._found()):
             raise DataError("no parquet file", where=self.path, do="Build it first, or mend the path of the source.")
-        return tuple(sorted(found))
+        return found
 
     @cached_property
     def partitions(self) -> dict[str, pl.DataType]:
@@ -144,23 +133,37 @@ class ParquetFiles:
         lock: both raise UserError.
         """
         kind = self._kind()
-        if kind == pafs.FileType.Directory or (kind == pafs.FileType.NotFound and self._root == self.path):
-            names = list(self.partitions if kind == pafs.FileType.Directory else partition_by or ())
+        if kind != pafs.FileType.File and self._root == self.path:
+            names = list(self.partitions if self._found() else partition_by or ())
             for folder, part in _parts(table, names):
                 data = _bytes(part)
                 self._put(f"{self.path}/{folder}{hashlib.sha256(data).hexdigest()[:32]}.parquet", data)
         elif kind == pafs.FileType.File and not self._prefix:
             with FileLock(Path(self.path).with_name(f".{Path(self.path).name}.lock")):
-                self._put(self.path, _bytes(pa.concat_tables([pq.ParquetFile(self.path).read(), table])))
+                old = pq.ParquetFile(self.path).read()
+                self._put(self.path, _bytes(pa.concat_tables([old, table.cast(old.schema)])))
         else:
             raise UserError("cannot add rows", where=self.path, expected="a folder, or a single local file")
 
     def replace(self, table: pa.Table) -> None:
         """Write rows as the only file: the one named, or ``part-0.parquet`` of the folder."""
-        single = self.path.endswith(".parquet")
-        if not single and self.exists() and self.files != (f"{self.path}/part-0.parquet",):
+        only = self.path if self.path.endswith(".parquet") else f"{self.path}/part-0.parquet"
+        if set(self._found()) - {only}:
             raise UserError("other files lie in the folder", where=self.path, do="Name another folder, or a file.")
-        self._put(self.path if single else f"{self.path}/part-0.parquet", _bytes(table))
+        self._put(only, _bytes(table))
+
+    def _found(self) -> tuple[str, ...]:
+        if self._kind() == pafs.FileType.File:
+            return (self.path,)
+        pattern, start = _regex(self._pattern), len(self._root) + 1
+        try:
+            listed = self._filesystem.get_file_info(
+                pafs.FileSelector(self._bare(self._root), recursive=True, allow_not_found=True)
+            )
+        except OSError as error:
+            raise EnvironmentFault("cannot list files", where=self.path, found=_line(error)) from error
+        names = [self._prefix + info.path for info in listed if info.type == pafs.FileType.File]
+        return tuple(sorted(n for n in names if pattern.fullmatch(n[start:]) and not _hidden(n[start:])))
 
     def _scan(self, files: list[str]) -> pl.LazyFrame:
         options: dict[str, Any] = {"glob": False, "hive_partitioning": False, "extra_columns": "ignore"}

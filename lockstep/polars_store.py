@@ -68,7 +68,7 @@ class PolarsOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # F
 
 
 class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no types
-    """Point-in-time joins over parquet files and Delta tables, in Polars; what each method is for, Feast's base class says."""
+    """Point-in-time joins in Polars; Feast's base class says what each method is for."""
 
     supports_filter_by_created_timestamp = True
 

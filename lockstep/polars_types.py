@@ -12,20 +12,17 @@ from lockstep.errors import UserError
 
 __all__ = ["arrow", "arrow_schema", "conform", "fits", "frame", "pandas"]
 
-_INTS = {"INT32": ("Int8", "Int16", "Int32", "UInt8", "UInt16")}
+_INTS = ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
 _TEXT = ("String", "Categorical", "Enum")
 _STORED_AS = {
-    **_INTS,
-    "INT64": (*_INTS["INT32"], "Int64", "UInt32", "UInt64"),
-    "FLOAT32": ("Float32",),
-    "FLOAT64": ("Float32", "Float64"),
+    **dict.fromkeys(("INT32", "INT64"), _INTS),
+    **dict.fromkeys(("FLOAT32", "FLOAT64"), (*_INTS, "Float32", "Float64")),
     "BOOL": ("Boolean",),
-    "STRING": _TEXT,
     "BYTES": ("Binary",),
     "UNIX_TIMESTAMP": ("Datetime",),
-    **dict.fromkeys(("JSON", "UUID", "TIME_UUID", "DECIMAL"), _TEXT),
+    **dict.fromkeys(("STRING", "JSON", "UUID", "TIME_UUID", "DECIMAL"), _TEXT),
 }
-"""Feast type -> Polars types whose every value it holds; types not listed here are not judged."""
+"""Feast type -> Polars types in which such a feature may be stored; types not listed here are not judged."""
 
 _NULLABLE = {
     getattr(pa, f"{sign}int{bits}")(): getattr(pd, f"{sign.upper()}Int{bits}Dtype")()
@@ -35,7 +32,7 @@ _NULLABLE = {
 
 
 def fits(stored: Any, declared: Any) -> bool:
-    """Return whether the declared Feast type holds every value of a stored column."""
+    """Return whether a column is of the kind that the declared Feast type says; widths of numbers are not judged."""
     if (inner := getattr(declared, "base_type", None)) is not None:
         return isinstance(stored, pl.List | pl.Array) and fits(stored.inner, inner)
     return type(stored).__name__ in _STORED_AS.get(getattr(declared, "name", ""), [type(stored).__name__])
@@ -45,14 +42,15 @@ def frame(entity_df: Any) -> pl.DataFrame:
     """Return entity rows as a Polars frame: from pandas, Polars (lazy too), Arrow, or whatever speaks Arrow."""
     if isinstance(entity_df, pl.LazyFrame):
         return entity_df.collect()
-    try:
-        if isinstance(entity_df, pd.DataFrame):
+    if isinstance(entity_df, pd.DataFrame):
+        try:
             return pl.from_pandas(entity_df)
-        if hasattr(entity_df, "__arrow_c_stream__"):
-            return pl.DataFrame(entity_df)
-    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:
-        do = "Give each column one type, such as 'Int64' or 'string'."
-        raise UserError("a column of entity_df is of no one type", found=error, do=do) from error
+        except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:
+            mixed = ", ".join(str(name) for name, column in entity_df.items() if column.map(type).nunique() > 1)
+            do = "Give each column one type, such as 'Int64' or 'string'."
+            raise UserError("values of several types", where=f"entity_df {mixed}", found=error, do=do) from error
+    if hasattr(entity_df, "__arrow_c_stream__"):
+        return pl.DataFrame(entity_df)
     raise UserError(
         "entity_df is of a kind this store cannot read",
         expected="a pandas, Polars or Arrow table",
@@ -123,7 +121,9 @@ def _kind(dtype: Any) -> str:
 
 
 def _plain(dtype: Any) -> Any:
-    """Return the Arrow type with 32-bit offsets, inside lists too."""
+    """Return the Arrow type with 32-bit offsets, inside lists and structs too."""
     if pa.types.is_large_list(dtype):
         return pa.list_(_plain(dtype.value_type))
+    if pa.types.is_struct(dtype):
+        return pa.struct([field.with_type(_plain(field.type)) for field in dtype])
     return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(dtype, dtype)

@@ -1,6 +1,7 @@
 """Run the S3 server ``nanio`` on a free port, which it prints.
 
-It gets one thing that it lacks: the last bytes of an object (``Range: bytes=-8``, RFC 9110). Polars reads the footer of a parquet file so, and every other server of the protocol understands it.
+It gets one thing that it lacks: the last bytes of an object (``Range: bytes=-8``, RFC 9110). Polars reads the footer of
+a parquet file so, and every other server of the protocol understands it.
 """
 
 from __future__ import annotations

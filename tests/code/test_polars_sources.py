@@ -374,6 +374,16 @@ def test_a_pandas_frame_with_an_index_of_its_own_or_floats_beside_nulls_is_taken
     assert found["n"].dtype == pl.Int64
 
 
+@pytest.mark.parametrize("path", ["rows/1.parquet", "rows"])
+def test_lists_and_structs_are_added_as_they_are(make: Make, tmp_path: Path, path: str) -> None:
+    nested = TWO.with_columns(s=pl.struct(a=pl.lit("x"), b=pl.col("n")), l=pl.concat_list("x", "x"))
+    nested.to_pandas().to_parquet(tmp_path / "rows.parquet")  # as pandas writes them: of other offsets than Polars'
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows.parquet").rename(tmp_path / "rows/1.parquet")
+    pushed(make, path).write_to_offline_store("stats", nested.to_pandas())
+    assert pl.read_parquet(tmp_path / "rows").equals(pl.concat([nested, nested]))
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -451,8 +461,9 @@ def test_logs_of_what_was_served_are_kept_and_come_back(
     store = make(CUSTOMER, stats := view())
     service = FeatureService(name="model", features=[stats[["n"]]], logging_config=LoggingConfig(destination))
     store.apply([service])
+    for folder in ("logs", "buffer"):
+        (tmp_path / folder).mkdir()
     store.write_logged_features(log_of(store, service, 5), service)
-    (tmp_path / "buffer").mkdir()
     pq.write_table(log_of(store, service, 24 * 60), tmp_path / "buffer/0.parquet")
     store.write_logged_features(tmp_path / "buffer", service)
     names = listed(s3, "logs/") if where == "s3" else list(contents(tmp_path / "logs"))
