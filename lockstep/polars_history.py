@@ -141,13 +141,10 @@ class History:
         for name, (stored, column) in zip(names, self.keys.items(), strict=True):
             common = common_key(asking[column], self.schema[stored])
             if common is None:
-                raise UserError(
-                    f"key {column} has another type than its column in view {self.view}",
-                    where=f"entity_df and {self.table.where}",
-                    expected=self.schema[stored],
-                    found=f"{asking[column]} in entity_df",
-                    do="Cast one of them, nothing is cast silently; integers beside nulls are 'Int64' in pandas.",
-                )
+                what, where = f"key {column} has another type than in view {self.view}", self.table.where
+                expected, found = self.schema[stored], f"{asking[column]} in entity_df"
+                do = "Cast one of them, nothing is cast silently; integers beside nulls are 'Int64' in pandas."
+                raise UserError(what, where=where, expected=expected, found=found, do=do)
             left.append(pl.col(column).cast(common).alias(name))
             right.append(pl.col(stored).cast(common).alias(name))
         return names, left, right

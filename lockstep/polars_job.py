@@ -149,10 +149,6 @@ def _declared(table: pa.Table, name: str, dtype: Any, view: str) -> pa.Table:
     try:
         return table.set_column(table.column_names.index(name), name, column.cast(declared))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DefinitionError(
-            f"on-demand feature {name} is not of its declared type",
-            where=view,
-            expected=declared,
-            found=f"{column.type} ({error})",
-            do="Change the schema or the function.",
-        ) from error
+        what, found = f"on-demand feature {name} is not of its declared type", f"{column.type} ({error})"
+        do = "Change the schema or the function."
+        raise DefinitionError(what, where=view, expected=declared, found=found, do=do) from error

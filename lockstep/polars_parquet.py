@@ -66,13 +66,8 @@ class ParquetFiles:
         told = [_told(file[len(self._root) :]) for file in self.files]
         for file, values in zip(self.files, told, strict=True):
             if values.keys() != told[0].keys():
-                raise DataError(
-                    "not partitioned like its neighbours",
-                    where=file,
-                    expected=f"folders of {', '.join(told[0]) or 'no column'}",
-                    found=", ".join(values) or "none",
-                    do="Move the file.",
-                )
+                expected, found = f"folders of {', '.join(told[0]) or 'no column'}", ", ".join(values) or "none"
+                raise DataError("not partitioned like its neighbours", where=file, expected=expected, found=found)
         return {name: _partition_type([values[name] for values in told]) for name in told[0]}
 
     @cached_property
@@ -112,13 +107,8 @@ class ParquetFiles:
                 if name not in schema:
                     raise DataError(f"no column {name}", where=where, do=did_you_mean(name, schema)) from error
                 if types.setdefault(name, schema[name]) != schema[name]:
-                    raise DataError(
-                        f"column {name} changes its type",
-                        where=where,
-                        expected=f"{types[name]} as in {self.files[0]}",
-                        found=schema[name],
-                        do="Rebuild the file.",
-                    ) from error
+                    what, expected = f"column {name} changes its type", f"{types[name]} as in {self.files[0]}"
+                    raise DataError(what, where=where, expected=expected, found=schema[name]) from error
         raise error
 
     def exists(self) -> bool:
@@ -156,13 +146,8 @@ class ParquetFiles:
         if self._kind() == pafs.FileType.File:
             return (self.path,)
         pattern, start = _regex(self._pattern), len(self._root) + 1
-        try:
-            listed = self._filesystem.get_file_info(
-                pafs.FileSelector(self._bare(self._root), recursive=True, allow_not_found=True)
-            )
-        except OSError as error:
-            raise EnvironmentFault("cannot list files", where=self.path, found=_line(error)) from error
-        names = [self._prefix + info.path for info in listed if info.type == pafs.FileType.File]
+        below = pafs.FileSelector(self._bare(self._root), recursive=True, allow_not_found=True)
+        names = [self._prefix + info.path for info in self._info(below) if info.type == pafs.FileType.File]
         return tuple(sorted(n for n in names if pattern.fullmatch(n[start:]) and not _hidden(n[start:])))
 
     def _scan(self, files: list[str]) -> pl.LazyFrame:
@@ -171,11 +156,10 @@ class ParquetFiles:
             options["storage_options"] = {"aws_allow_http": "true", **self.options}
         if not self.partitions:
             return pl.scan_parquet(files, **options)
-        above = dict.fromkeys(_told(self._root + "/"), pl.String())
         # Polars also believes the folders above the source, and them rather than what is stored.
-        if above and (
-            taken := above.keys() & {*pl.scan_parquet(files[0], **options).collect_schema(), *self.partitions}
-        ):
+        above = dict.fromkeys(_told(self._root + "/"), pl.String())
+        own = {*pl.scan_parquet(files[0], **options).collect_schema(), *self.partitions} if above else set()
+        if taken := own & above.keys():
             what = f"column {min(taken)} is told by a folder above the source"
             raise DataError(what, where=self._root, do="Move the folder, or rename the column.")
         options |= {"hive_partitioning": True, "hive_schema": {**above, **self.partitions}}
@@ -206,10 +190,13 @@ class ParquetFiles:
         return pafs.S3FileSystem(**{names[name]: value for name, value in self.options.items()})
 
     def _kind(self) -> Any:
+        return self._info(self._bare(self.path)).type
+
+    def _info(self, what: Any) -> Any:
         try:
-            return self._filesystem.get_file_info(self._bare(self.path)).type
+            return self._filesystem.get_file_info(what)
         except OSError as error:
-            raise EnvironmentFault("cannot reach", where=self.path, found=_line(error)) from error
+            raise EnvironmentFault("cannot list files", where=self.path, found=_line(error)) from error
 
     def _put(self, path: str, data: bytes) -> None:
         """Write one file whole or not at all; an object in S3 appears when its last byte has arrived."""

@@ -235,13 +235,9 @@ def _history(view: Any, outputs: dict[str, str], repo_path: Path | None) -> Hist
     for output, feature in outputs.items():
         found = history.schema[history.features[output]]
         if feature in declared and not fits(found, declared[feature]):
-            raise DefinitionError(
-                f"feature {feature} of view {view.name} is not of its declared type",
-                where=history.table.where,
-                expected=declared[feature],
-                found=found,
-                do="Change the schema of the view, or write the column in that type.",
-            )
+            what, where = f"feature {feature} of view {view.name} is not of its declared type", history.table.where
+            do = "Change the schema of the view, or write the column in that type."
+            raise DefinitionError(what, where=where, expected=declared[feature], found=found, do=do)
     return history
 
 

@@ -99,13 +99,8 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
                 raise pa.ArrowInvalid(f"{column.type} is of another kind")
             columns.append(column.cast(field.type))
         except pa.ArrowException as error:
-            raise UserError(
-                f"column {field.name} does not fit its table",
-                where=where,
-                expected=field.type,
-                found=error,
-                do="Cast it before you write it.",
-            ) from error
+            what, do = f"column {field.name} does not fit its table", "Cast it before you write it."
+            raise UserError(what, where=where, expected=field.type, found=error, do=do) from error
     return pa.table(columns, schema=schema)
 
 
