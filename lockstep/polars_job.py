@@ -18,7 +18,7 @@ from feast.types import from_feast_to_pyarrow_type
 
 from lockstep.errors import DefinitionError, UserError
 from lockstep.polars_delta import DeltaTable
-from lockstep.polars_parquet import ParquetFiles
+from lockstep.polars_parquet import S3_OPTIONS, ParquetFiles
 from lockstep.polars_types import arrow, pandas
 
 __all__ = ["PolarsRetrievalJob", "table_of"]
@@ -35,14 +35,12 @@ def table_of(source: Any, repo_path: Path | None, label: str = "") -> ParquetFil
     path = str(source.path).removeprefix("file://") if style else ""
     if not isinstance(style, ParquetFormat | DeltaFormat) or ("://" in path and not path.startswith("s3://")):
         expected = "a FileSource of parquet files or a Delta table, local or s3://"
-        raise DefinitionError(
-            "not a source for this store", where=getattr(source, "name", ""), expected=expected, found=path or source
-        )
+        where, found = getattr(source, "name", ""), path or type(source).__name__
+        raise DefinitionError("not a source for this store", where=where, expected=expected, found=found)
     local = not path.startswith("s3://")
     path = Path(FileSource.get_uri_for_file_path(repo_path, path)).as_posix() if local else path.rstrip("/")
-    options = {
-        name.lower().replace("default_", ""): value for name, value in (source.resolve_credentials() or {}).items()
-    }
+    secrets = {n.lower().replace("default_", ""): v for n, v in (source.resolve_credentials() or {}).items()}
+    options = {name: secrets[name] for name in S3_OPTIONS if name in secrets}
     if source.s3_endpoint_override:
         options["aws_endpoint_url"] = source.s3_endpoint_override
     if isinstance(style, ParquetFormat):

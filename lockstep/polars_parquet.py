@@ -25,7 +25,16 @@ from filelock import FileLock
 
 from lockstep.errors import DataError, EnvironmentFault, UserError, did_you_mean
 
-__all__ = ["ParquetFiles"]
+__all__ = ["S3_OPTIONS", "ParquetFiles"]
+
+S3_OPTIONS = {
+    "aws_endpoint_url": "endpoint_override",
+    "aws_access_key_id": "access_key",
+    "aws_secret_access_key": "secret_key",
+    "aws_session_token": "session_token",
+    "aws_region": "region",
+}
+"""Polars' and Delta's names of what may differ from the usual AWS environment -> pyarrow's."""
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
@@ -40,8 +49,7 @@ class ParquetFiles:
         A file, a pattern (``*``, ``?``, ``[...]``, ``**/``), or a folder: all ``*.parquet`` in it and below. Names that
         begin with ``.`` or ``_`` are skipped, as every parquet reader does. Local, or ``s3://bucket/key``.
     options
-        What differs from the usual AWS environment, under Polars' names: ``aws_endpoint_url``, ``aws_access_key_id``,
-        ``aws_secret_access_key``, ``aws_session_token``, ``aws_region``.
+        What differs from the usual AWS environment, of `S3_OPTIONS`.
     label
         What messages say behind a path.
     """
@@ -185,9 +193,7 @@ class ParquetFiles:
     def _filesystem(self) -> pafs.FileSystem:
         if not self._prefix:
             return pafs.LocalFileSystem()
-        names = {"aws_endpoint_url": "endpoint_override", "aws_access_key_id": "access_key"}
-        names |= {"aws_secret_access_key": "secret_key", "aws_session_token": "session_token", "aws_region": "region"}
-        return pafs.S3FileSystem(**{names[name]: value for name, value in self.options.items()})
+        return pafs.S3FileSystem(**{S3_OPTIONS[name]: value for name, value in self.options.items()})
 
     def _kind(self) -> Any:
         return self._info(self._bare(self.path)).type

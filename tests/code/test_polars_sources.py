@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from feast import Entity, FeatureService, FeatureStore, Field, FileSource, PushSource
+from feast.credentials import ConnectionRef, CredentialProvider, register_credential_provider
 from feast.data_format import DeltaFormat
 from feast.data_source import PushMode
 from feast.errors import SavedDatasetLocationAlreadyExists
@@ -272,6 +273,25 @@ def test_a_dataset_is_saved_in_s3_and_comes_back(make: Make, s3: S3, tmp_path: P
     assert store.get_saved_dataset("set").to_df()["n"].tolist() == [8, pd.NA]
     with pytest.raises(SavedDatasetLocationAlreadyExists):
         job.persist(storage)
+
+
+def test_a_source_may_bring_its_own_credentials(make: Make, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Safe(CredentialProvider):
+        def provider_type(self) -> str:
+            return "safe"
+
+        def resolve(self, ref: ConnectionRef) -> dict[str, str]:  # noqa: ARG002
+            secrets = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a secret of the tests"}
+            return {**secrets, "AWS_DEFAULT_REGION": "us-east-1", "SOMETHING": "else"}
+
+    put(s3, "rows/1.parquet", TWO)
+    register_credential_provider(Safe())
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    ref = ConnectionRef(provider="safe", name="shop")
+    store = make(CUSTOMER, view(source=in_s3(s3, "rows", connection_ref=ref)))
+    store.write_to_offline_store("stats", versions((1, NOON, NOON + MICRO, 9, None)).to_pandas())
+    assert ask(store, asking((2, NOON), (1, NOON))).to_polars()["n"].to_list() == [8, 9]
 
 
 def test_what_s3_has_to_say_is_said_in_a_sentence(make: Make, s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
