@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from feast import Entity, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.repo_config import RepoConfig
 from feast.types import Float64, Int64
@@ -50,6 +52,12 @@ def lockstep_polars(folder: str, n: int) -> Callable[[], pl.DataFrame]:
     """Return a retrieval by our store, Polars in and out."""
     asked, ours = pl.read_parquet(f"{folder}/asked-{n}.parquet"), store(LOCKSTEP, folder)
     return lambda: ours.get_historical_features(asked, [f"v:{name}" for name in FEATURES]).to_polars()
+
+
+def lockstep_arrow(folder: str, n: int) -> Callable[[], pa.Table]:
+    """Return a retrieval by our store, Arrow in and out."""
+    asked, ours = pq.read_table(f"{folder}/asked-{n}.parquet"), store(LOCKSTEP, folder)
+    return lambda: ours.get_historical_features(asked, [f"v:{name}" for name in FEATURES]).to_arrow()
 
 
 def _pandas(offline: str, folder: str, n: int) -> Callable[[], pd.DataFrame]:

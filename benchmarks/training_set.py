@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import polars as pl
 
 from benchmarks.rounds import Case, Size
@@ -24,7 +25,7 @@ EPOCH = datetime(2024, 1, 1, tzinfo=UTC)
 DAY = 86_400_000_000  # microseconds
 ROWS = {Size.QUICK: [10_000], Size.DEFAULT: [10_000, 100_000], Size.FULL: [10_000, 100_000, 1_000_000]}
 ROUNDS = {10_000: 9, 100_000: 5, 1_000_000: 3}
-OURS = ("lockstep", "lockstep, pandas")
+OURS = ("lockstep", "lockstep, Arrow", "lockstep, pandas")
 
 
 def cases(folder: Path, size: Size) -> Iterator[Case]:
@@ -33,7 +34,8 @@ def cases(folder: Path, size: Size) -> Iterator[Case]:
     write_history(rng, folder, entities)
     peers = {
         OURS[0]: "benchmarks.by_feast:lockstep_polars",
-        OURS[1]: "benchmarks.by_feast:lockstep_pandas",
+        OURS[1]: "benchmarks.by_feast:lockstep_arrow",
+        OURS[2]: "benchmarks.by_feast:lockstep_pandas",
         "Feast's default (dask)": "benchmarks.by_feast:dask",
         "a bare join_asof": "benchmarks.training_set:bare_join",
     }
@@ -106,7 +108,7 @@ def _since(frame: pl.DataFrame) -> np.ndarray:
 
 def verdict(found: object, folder: str, n: int) -> str:
     """Count the rows of which any value is not the oracle's, and those that did not come back."""
-    frame = found if isinstance(found, pl.DataFrame) else pl.from_pandas(found)
+    frame = pl.from_pandas(found) if isinstance(found, pd.DataFrame) else pl.DataFrame(found)
     right = oracle(folder, pl.read_parquet(f"{folder}/asked-{n}.parquet").sort("row"))[frame["row"].to_numpy()]
     got = frame.select(FEATURES).to_numpy()
     equal = (got == right) | (np.isnan(got) & np.isnan(right))

@@ -2,35 +2,55 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 from feast import FileSource, OnDemandFeatureView
+from feast.data_format import DeltaFormat, ParquetFormat
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.types import from_feast_to_pyarrow_type
 
 from lockstep.errors import DefinitionError, UserError
+from lockstep.polars_delta import DeltaTable
+from lockstep.polars_parquet import S3_OPTIONS, ParquetFiles
+from lockstep.polars_types import arrow, pandas
 
-__all__ = ["PolarsRetrievalJob", "arrow"]
+__all__ = ["PolarsRetrievalJob", "table_of"]
 
-_NULLABLE = {
-    pa.int8(): pd.Int8Dtype(),
-    pa.int16(): pd.Int16Dtype(),
-    pa.int32(): pd.Int32Dtype(),
-    pa.int64(): pd.Int64Dtype(),
-    pa.uint8(): pd.UInt8Dtype(),
-    pa.uint16(): pd.UInt16Dtype(),
-    pa.uint32(): pd.UInt32Dtype(),
-    pa.uint64(): pd.UInt64Dtype(),
-}
+_VERSION_TAG = "delta_version"
+
+
+def table_of(source: Any, repo_path: Path | None, label: str = "") -> ParquetFiles | DeltaTable:
+    """Return the table of a Feast file source; raise DefinitionError for other kinds of sources.
+
+    The version of a Delta table is that of the source's tag ``delta_version``, or the latest.
+    """
+    style = (source.file_format or ParquetFormat()) if isinstance(source, FileSource) else None
+    path = str(source.path).removeprefix("file://") if style else ""
+    if not isinstance(style, ParquetFormat | DeltaFormat) or ("://" in path and not path.startswith("s3://")):
+        expected = "a FileSource of parquet files or a Delta table, local or s3://"
+        where, found = getattr(source, "name", ""), path or type(source).__name__
+        raise DefinitionError("not a source for this store", where=where, expected=expected, found=found)
+    local = not path.startswith("s3://")
+    path = Path(FileSource.get_uri_for_file_path(repo_path, path)).as_posix() if local else path.rstrip("/")
+    secrets = {n.lower().replace("default_", ""): v for n, v in (source.resolve_credentials() or {}).items()}
+    options = {name: secrets[name] for name in S3_OPTIONS if name in secrets}
+    if source.s3_endpoint_override:
+        options["aws_endpoint_url"] = source.s3_endpoint_override
+    if isinstance(style, ParquetFormat):
+        return ParquetFiles(path, options, label)
+    version = source.tags.get(_VERSION_TAG)
+    if version is not None and not version.isdigit():
+        raise DefinitionError(
+            f"tag {_VERSION_TAG} is no version", where=source.name, expected="a number", found=version
+        )
+    return DeltaTable(path, options, label, None if version is None else int(version))
 
 
 class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast ships no types
@@ -85,53 +105,34 @@ class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast ships no 
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:
         """Return the result as pandas; integers beside nulls are of a nullable integer type instead of floats."""
-        return _pandas(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
+        return pandas(self.to_arrow(validation_reference=validation_reference, timeout=timeout))
 
     def persist(self, storage: Any, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        """Write the result to one parquet file, whole or not at all."""
-        if not isinstance(storage, SavedDatasetFileStorage) or not storage.file_options.uri.endswith(".parquet"):
-            raise UserError(
-                "cannot persist", expected="SavedDatasetFileStorage with a path that ends in .parquet", found=storage
-            )
-        path = Path(FileSource.get_uri_for_file_path(self._repo_path, storage.file_options.uri))
-        if path.exists() and not allow_overwrite:
-            raise SavedDatasetLocationAlreadyExists(location=str(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            pq.write_table(self.to_arrow(timeout=timeout), beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        """Write the result to a parquet file, as the only one of a folder, or as a Delta table: whole or not at all."""
+        if not isinstance(storage, SavedDatasetFileStorage):
+            raise UserError("cannot persist", expected="SavedDatasetFileStorage", found=type(storage).__name__)
+        place = table_of(storage.to_data_source(), self._repo_path)
+        if not allow_overwrite and place.exists():
+            raise SavedDatasetLocationAlreadyExists(location=place.path)
+        place.replace(self.to_arrow(timeout=timeout))
+
+    def to_sql(self) -> NoReturn:
+        """Refuse: there is no SQL behind a retrieval."""
+        raise UserError(
+            "a retrieval of the Polars store is no SQL query", do="Take to_polars(), to_arrow() or to_df()."
+        )
+
+    def to_remote_storage(self) -> NoReturn:
+        """Refuse: one retrieval is one file, which `persist` writes to S3 as well."""
+        raise UserError(
+            "the Polars store does not export in parts", do="Use persist() with SavedDatasetFileStorage('s3://...')."
+        )
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
         return arrow(self._evaluate())
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return _pandas(self._to_arrow_internal(timeout))
-
-
-def arrow(frame: pl.DataFrame) -> pa.Table:
-    """Return a frame as one Arrow chunk of plain types: to Feast, a ``large_string`` is not text but JSON."""
-    table = frame.rechunk().to_arrow()
-    plain = pa.schema([field.with_type(_plain(field.type)) for field in table.schema])
-    return table.cast(plain).combine_chunks()
-
-
-def _plain(dtype: Any) -> Any:
-    """Return the Arrow type with 32-bit offsets, inside lists too."""
-    if pa.types.is_large_list(dtype):
-        return pa.list_(_plain(dtype.value_type))
-    return {pa.large_string(): pa.string(), pa.large_binary(): pa.binary()}.get(dtype, dtype)
-
-
-def _pandas(table: pa.Table) -> pd.DataFrame:
-    """Return a table as pandas, where only integer columns with nulls are of a nullable type."""
-    frame: pd.DataFrame = table.to_pandas()
-    for field, column in zip(table.schema, table.columns, strict=True):
-        if pa.types.is_integer(field.type) and column.null_count:
-            frame[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
-    return frame
+        return pandas(self._to_arrow_internal(timeout))
 
 
 def _declared(table: pa.Table, name: str, dtype: Any, view: str) -> pa.Table:
@@ -146,10 +147,6 @@ def _declared(table: pa.Table, name: str, dtype: Any, view: str) -> pa.Table:
     try:
         return table.set_column(table.column_names.index(name), name, column.cast(declared))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise DefinitionError(
-            f"on-demand feature {name} is not of its declared type",
-            where=view,
-            expected=declared,
-            found=f"{column.type} ({error})",
-            do="Change the schema or the function.",
-        ) from error
+        what, found = f"on-demand feature {name} is not of its declared type", f"{column.type} ({error})"
+        do = "Change the schema or the function."
+        raise DefinitionError(what, where=view, expected=declared, found=found, do=do) from error

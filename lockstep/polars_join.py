@@ -6,13 +6,12 @@ answer is a row number, so that features are gathered as they are stored and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Literal
 
 import polars as pl
 
-__all__ = ["LIMIT", "PER_SECOND", "Unit", "common_unit", "epoch", "expiry", "in_order", "latest_rows"]
+__all__ = ["LIMIT", "PER_SECOND", "Unit", "Versions", "common_unit", "epoch", "expiry"]
 
 Unit = Literal["us", "ns"]
 
@@ -59,59 +58,81 @@ def _instant(wall: pl.Expr, unit: Unit, zone: str) -> pl.Expr:
     return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").to_physical()
 
 
-def in_order(history: pl.DataFrame) -> pl.DataFrame:
-    """Sort versions so that of two rows of a key the later one in the frame wins.
+class Versions:
+    """The versions of rows in the order in which they win: by key and time, then ``created``, then the ties.
 
-    `history` has `time`, and may have `created` and any number of `tie_<n>` columns; they decide in that order, and a
-    null loses. What is equal in all of them stays in the order it had.
-    """
-    ties = [name for name in history.columns if name.startswith("tie_")]
-    by = ["time", *(["created"] if "created" in history.columns else []), *ties]
-    return history.sort(by, nulls_last=False, maintain_order=True)
-
-
-def latest_rows(asked: pl.DataFrame, history: pl.DataFrame, keys: Sequence[str]) -> pl.Series:
-    """Find for every asked row the version that was the latest at its instant.
+    Key and time are one integer, `code`, so that one sort and one merge answer for all keys at once. It has 128 bits,
+    unless 64 are enough.
 
     Parameters
     ----------
-    asked
-        `keys`, `at`, and `since` where versions expire (inclusive). A row with a null key or instant finds nothing.
     history
-        `keys`, `row` (what is returned), `time`, and optionally `created` and `tie_<n>` as in `in_order`. With a
-        column `known`, a version counts only from that instant on, and never where it is null.
-    keys
-        Names of the key columns, of the same types on both sides; may be empty.
-
-    Returns
-    -------
-    pl.Series
-        One `row` or null per asked row, in the order of `asked`.
+        ``key`` (small integers from 0 on), ``time``, ``row`` (what is returned), and optionally ``created`` and any
+        number of ``tie_<n>``, of which a null loses. With a column ``known``, a version counts only from that instant
+        on, and never where it is null.
     """
-    versions = in_order(history).with_row_index("rank")
-    best = _best(versions, list(keys))
-    wanted = asked.with_row_index("asked").drop_nulls([*keys, "at"]).sort("at")
-    # `best` has one row for a key and an instant: of several, join_asof picks one that depends on the thread count.
-    # Both sides are sorted, but Polars cannot see that within groups and would warn.
-    found = wanted.join_asof(
-        best, left_on="at", right_on="visible", by=list(keys) or None, check_sortedness=False
-    ).drop_nulls("rank")
-    found = found.with_columns(versions.select("row", "time")[found["rank"]])
-    if "since" in found.columns:
-        found = found.filter(pl.col("time") >= pl.col("since"))
-    rows = pl.Series("row", [None], dtype=found["row"].dtype).new_from_index(0, asked.height)
-    return rows.scatter(found["asked"], found["row"])
 
+    def __init__(self, history: pl.DataFrame) -> None:
+        if late := "known" in history.columns:
+            history = history.drop_nulls("known")
+        clocks = [history["time"], history["known"]] if late else [history["time"]]
+        edges = [edge for clock in clocks for edge in (clock.min(), clock.max()) if isinstance(edge, int)]
+        self._first, self._last = min(edges, default=0), max(edges, default=0)
+        self._width = self._last - self._first + 2
+        highest = history["key"].max()
+        wide = isinstance(highest, int) and (highest + 1) * self._width > LIMIT
+        self._type: pl.DataType = pl.Int128() if wide else pl.Int64()
+        self._by = ["code", *(c for c in history.columns if c == "created" or c.startswith("tie_"))]
+        visible = [self._code(pl.max_horizontal("time", "known")).alias("visible")] if late else []
+        coded = history.with_columns(self._code(pl.col("time")).alias("code"), *visible)
+        self._ordered = coded.select(*self._by, "row", *(["visible"] if late else [])).sort(self._by, nulls_last=False)
 
-def _best(versions: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-    """Return for each key and instant at which something became visible the rank of the winner from then on."""
-    late = "known" in versions.columns
-    visible = pl.max_horizontal("time", "known") if late else pl.col("time")
-    if late:
-        versions = versions.drop_nulls("known")
-    best = versions.with_columns(visible.alias("visible")).group_by(*keys, "visible").agg(pl.col("rank").max())
-    best = best.sort("visible")
-    if late:  # an old event that becomes known late must not push out a newer one that was known before
-        running = pl.col("rank").cum_max()
-        best = best.with_columns(running.over(keys) if keys else running)
-    return best
+    @property
+    def tied(self) -> bool:
+        """Whether two versions of one key are equal in all that decides between them."""
+        same = [pl.col(name).eq_missing(pl.col(name).shift(-1)) for name in self._by]
+        return bool(self._ordered.select(pl.all_horizontal(same).any()).item())
+
+    def latest(self, asked: pl.DataFrame) -> pl.Series:
+        """Find for every asked row the version that was the latest at its instant.
+
+        Parameters
+        ----------
+        asked
+            ``key``, ``at``, and ``since`` where versions expire (inclusive). A row without a key or an instant finds
+            nothing.
+
+        Returns
+        -------
+        pl.Series
+            One `row` or null per asked row, in their order.
+        """
+        first, last = self._first, self._last
+        at, since = pl.col("at"), pl.col("since") if "since" in asked.columns else pl.lit(first, dtype=pl.Int64)
+        wanted = asked.with_row_index("asked").drop_nulls(["key", "at"])
+        wanted = wanted.select(
+            "asked",
+            (self._code(at.clip(first, last)) - (at < first)).alias("code"),
+            # Below lie versions that have expired, and those of the key before.
+            (self._code(since.clip(first, last)) + (since > last)).alias("floor"),
+        ).sort("code")
+        found = wanted.join_asof(self._winners(), on="code").filter(pl.col("won") >= pl.col("floor"))
+        rows = pl.Series("row", [None], dtype=self._ordered["row"].dtype).new_from_index(0, asked.height)
+        return rows.scatter(found["asked"], found["row"])
+
+    def _code(self, instant: pl.Expr) -> pl.Expr:
+        first, width = pl.lit(self._first, dtype=self._type), pl.lit(self._width, dtype=self._type)
+        return pl.col("key").cast(self._type) * width + (instant.cast(self._type) - first)
+
+    def _winners(self) -> pl.DataFrame:
+        """Return one row for each key and instant at which something became visible: the winner from then on."""
+        last_of_its_code = pl.col("code").ne_missing(pl.col("code").shift(-1))
+        if "visible" not in self._ordered.columns:
+            return self._ordered.filter(last_of_its_code).select("code", "row", won="code")
+        # An old event that becomes known late must not push out a newer one that was known before. Ranks of a key
+        # are above all ranks of the keys before it.
+        ranked = self._ordered.select(code="visible").with_row_index("rank").sort("code")
+        best = ranked.with_columns(pl.col("rank").cum_max()).filter(last_of_its_code)
+        return best.select(
+            "code", self._ordered["row"].gather(best["rank"]), won=self._ordered["code"].gather(best["rank"])
+        )

@@ -11,49 +11,37 @@ key against numbers, a file without the column, half a file) is an error that na
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pandas as pd
 import polars as pl
-from feast import FileSource, OnDemandFeatureView
-from feast.data_format import ParquetFormat
+import pyarrow as pa
+import pyarrow.parquet as pq
+from feast import OnDemandFeatureView
 from feast.errors import (
     EntityTimestampInferenceException,
     FeastEntityDFMissingColumnsError,
     RequestDataNotFoundInEntityDfException,
 )
 from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
+from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalMetadata
 from feast.repo_config import FeastConfigBaseModel
 from feast.utils import _parse_feature_ref, compute_non_entity_date_range
 from pydantic import StrictStr, field_validator
 
 from lockstep.errors import DefinitionError, UserError
-from lockstep.polars_history import TEXT, History, instant_type, parquet_files
-from lockstep.polars_job import PolarsRetrievalJob, arrow
+from lockstep.polars_history import History, instant_type
+from lockstep.polars_job import PolarsRetrievalJob, table_of
+from lockstep.polars_parquet import ParquetFiles
+from lockstep.polars_types import arrow_schema, conform, fits, frame
 
 __all__ = ["PolarsOfflineStore", "PolarsOfflineStoreConfig", "PolarsRetrievalJob"]
-
-_INTS = {"INT32": ("Int8", "Int16", "Int32", "UInt8", "UInt16")}
-_TEXT = ("String", "Categorical", "Enum")
-_STORED_AS = {
-    **_INTS,
-    "INT64": (*_INTS["INT32"], "Int64", "UInt32", "UInt64"),
-    "FLOAT32": ("Float32",),
-    "FLOAT64": ("Float32", "Float64"),
-    "BOOL": ("Boolean",),
-    "STRING": _TEXT,
-    "BYTES": ("Binary",),
-    "UNIX_TIMESTAMP": ("Datetime",),
-    **dict.fromkeys(("JSON", "UUID", "TIME_UUID", "DECIMAL"), _TEXT),
-}
-"""Feast type -> Polars types whose every value it holds; types not listed here are not judged."""
 
 
 class PolarsOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # Feast ships no types
@@ -80,7 +68,7 @@ class PolarsOfflineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]  # F
 
 
 class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no types
-    """Point-in-time joins over parquet file sources, in Polars. Feast's base class says what each method is for."""
+    """Point-in-time joins in Polars; Feast's base class says what each method is for."""
 
     supports_filter_by_created_timestamp = True
 
@@ -89,7 +77,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no 
         config: Any,
         feature_views: list[Any],
         feature_refs: list[str],
-        entity_df: pd.DataFrame | pl.DataFrame | pl.LazyFrame | None,
+        entity_df: Any,
         registry: Any,
         project: str,
         full_feature_names: bool = False,
@@ -99,24 +87,31 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no 
     ) -> PolarsRetrievalJob:
         """Join the latest values as of each row's timestamp to `entity_df`, which keeps its rows, order and types.
 
+        It may be pandas, Polars (lazy too), Arrow, or whatever speaks Arrow; SQL text is refused.
+
         Without an `entity_df`, the rows are the entities seen from `start_date` to `end_date`, asked at `end_date`.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         wanted = _wanted(feature_refs, feature_views, on_demand, full_feature_names)
-        looks = [
-            _Look(view, _history(view, {out: f for out, (v, f) in wanted.items() if v is view}, config.repo_path))
+        histories = [
+            _history(view, {out: f for out, (v, f) in wanted.items() if v is view}, config.repo_path)
             for view in {id(view): view for view, _ in wanted.values()}.values()
         ]
         if entity_df is None:
             span = compute_non_entity_date_range(feature_views, start_date=start_date, end_date=end_date)
-            asking = _everyone([look.history for look in looks], *span)
+            asking = _everyone(histories, *span)
         else:
-            asking = _frame(entity_df)
+            asking = frame(entity_df)
         at = _timestamp_column(asking.schema)
-        _check(asking, at, looks, wanted, on_demand)
-        zone = config.offline_store.ttl_zone
+        _check(asking, at, histories, wanted, on_demand)
+        how = {"zone": config.offline_store.ttl_zone, "known": filter_by_created_timestamp}
+
+        def rows() -> pl.DataFrame:
+            found = {column.name: column for h in histories for column in h.as_of(asking, at, **how)}
+            return asking.hstack([found[name] for name in wanted])
+
         return PolarsRetrievalJob(
-            partial(_retrieve, asking, at, looks, list(wanted), zone, known=filter_by_created_timestamp),
+            rows,
             config.repo_path,
             full_feature_names,
             on_demand,
@@ -124,23 +119,7 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no 
         )
 
     @staticmethod
-    def pull_latest_from_table_or_query(  # noqa: PLR0917 - Feast's signature
-        config: Any,
-        data_source: Any,
-        join_key_columns: list[str],
-        feature_name_columns: list[str],
-        timestamp_field: str,
-        created_timestamp_column: str | None,
-        start_date: datetime | None = None,
-        end_date: datetime | None = None,
-    ) -> PolarsRetrievalJob:
-        """Return the latest row of each key from `start_date` to `end_date`, both included."""
-        columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
-        history = _source_history(data_source, config.repo_path, columns)
-        return PolarsRetrievalJob(partial(_pull, history, start_date, end_date, latest=True), config.repo_path)
-
-    @staticmethod
-    def pull_all_from_table_or_query(  # noqa: PLR0917 - Feast's signature
+    def _pull(  # noqa: PLR0917 - Feast's signature
         config: Any,
         data_source: Any,
         join_key_columns: list[str],
@@ -149,28 +128,63 @@ class PolarsOfflineStore(OfflineStore):  # type: ignore[misc]  # Feast ships no 
         created_timestamp_column: str | None = None,
         start_date: datetime | None = None,
         end_date: datetime | None = None,
+        *,
+        latest: bool,
     ) -> PolarsRetrievalJob:
-        """Return all rows from `start_date` to `end_date`, both included, in the order of the files."""
+        """Return the rows from `start_date` to `end_date`, both included: all as they lie, or the latest of each key.
+
+        Without `feature_name_columns`, they have all columns; without keys, the one that Feast expects then.
+        """
         columns = (join_key_columns, feature_name_columns, timestamp_field, created_timestamp_column)
-        history = _source_history(data_source, config.repo_path, columns)
-        return PolarsRetrievalJob(partial(_pull, history, start_date, end_date, latest=False), config.repo_path)
+        history = _as_stored(data_source, config.repo_path, *columns)
+
+        def rows() -> pl.DataFrame:
+            found = history.pull(start_date, end_date, latest=latest)
+            return found if history.keys else found.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
+
+        return PolarsRetrievalJob(rows, config.repo_path)
+
+    pull_latest_from_table_or_query = staticmethod(partial(_pull, latest=True))
+    pull_all_from_table_or_query = staticmethod(partial(_pull, latest=False))
+
+    @staticmethod
+    def offline_write_batch(
+        config: Any, feature_view: Any, table: pa.Table, progress: Callable[[int], Any] | None = None
+    ) -> None:
+        """Add rows to the source of a view, under their stored or their mapped names."""
+        source = feature_view.batch_source
+        place = table_of(source, config.repo_path)
+        schema, stored = arrow_schema(place.schema), {new: old for old, new in (source.field_mapping or {}).items()}
+        names = [name if name in schema.names else stored.get(name, name) for name in table.column_names]
+        place.append(conform(table.rename_columns(names), schema, place.where))
+        if progress:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(config: Any, data: Any, source: Any, logging_config: Any, registry: Any) -> None:
+        """Add what was served, a table or a folder of parquet files, to the folder of the logging destination."""
+        destination = logging_config.destination
+        if not isinstance(destination, FileLoggingDestination):
+            found = type(destination).__name__
+            raise DefinitionError("not a destination of logs here", expected="a FileLoggingDestination", found=found)
+        rows = pq.read_table(data) if isinstance(data, Path) else data
+        place = table_of(destination.to_data_source(), config.repo_path)
+        assert isinstance(place, ParquetFiles)
+        place.append(conform(rows, source.get_schema(registry), place.path), destination.partition_by)
+
+    def validate_data_source(self, config: Any, data_source: Any) -> None:
+        """Raise DataError where a source cannot be read, or lacks its timestamps."""
+        clocks = (data_source.timestamp_field, data_source.created_timestamp_column)
+        history = _as_stored(data_source, config.repo_path, [], [], *clocks)
+        for column in filter(None, clocks):
+            history.instants(column)
 
     def get_table_column_names_and_types_from_data_source(
         self, config: Any, data_source: Any
     ) -> Iterable[tuple[str, str]]:
         """Return what Feast infers schemas from; unlike Feast's own reading it knows patterns, and Polars' text."""
-        stored = pl.read_parquet_schema(_files(data_source, config.repo_path)[0])
-        plain = pl.Schema({name: pl.String() if isinstance(dtype, TEXT) else dtype for name, dtype in stored.items()})
-        schema = arrow(plain.to_frame()).schema
+        schema = arrow_schema(table_of(data_source, config.repo_path).schema)
         return zip(schema.names, map(str, schema.types), strict=True)
-
-
-@dataclass(frozen=True)
-class _Look:
-    """A view and where its versions are."""
-
-    view: Any
-    history: History
 
 
 def _wanted(
@@ -199,17 +213,6 @@ def _wanted(
     return wanted
 
 
-def _files(source: Any, repo_path: Path | None) -> tuple[Path, ...]:
-    """Return the parquet files of a source; raise DefinitionError for other kinds of sources."""
-    if not isinstance(source, FileSource) or not isinstance(source.file_format or ParquetFormat(), ParquetFormat):
-        found: Any = type(source).__name__
-    elif "://" in source.path:
-        found = source.path
-    else:
-        return parquet_files(FileSource.get_uri_for_file_path(repo_path, source.path))
-    raise DefinitionError("not a source for this store", expected="a FileSource of local parquet files", found=found)
-
-
 def _history(view: Any, outputs: dict[str, str], repo_path: Path | None) -> History:
     """Return where the features of a view are stored, after comparing their types with the view's schema."""
     source = view.batch_source
@@ -217,7 +220,7 @@ def _history(view: Any, outputs: dict[str, str], repo_path: Path | None) -> Hist
     aliases = view.projection.join_key_map
     history = History(
         view=view.projection.name_to_use(),
-        files=_files(source, repo_path),
+        table=table_of(source, repo_path, f" (view {view.name})"),
         keys={
             stored.get(key.name, key.name): aliases.get(key.name, key.name)
             for key in view.entity_columns
@@ -226,60 +229,25 @@ def _history(view: Any, outputs: dict[str, str], repo_path: Path | None) -> Hist
         features={output: stored.get(feature, feature) for output, feature in outputs.items()},
         time=stored.get(source.timestamp_field, source.timestamp_field),
         created=stored.get(source.created_timestamp_column, source.created_timestamp_column) or None,
+        ttl=view.ttl or None,
     )
     declared = {field.name: field.dtype for field in view.features}
     for output, feature in outputs.items():
         found = history.schema[history.features[output]]
-        if feature in declared and not _fits(found, declared[feature]):
-            raise DefinitionError(
-                f"feature {feature} of view {view.name} is not of its declared type",
-                where=str(history.files[0]),
-                expected=declared[feature],
-                found=found,
-                do="Change the schema of the view, or write the column in that type.",
-            )
+        if feature in declared and not fits(found, declared[feature]):
+            what, where = f"feature {feature} of view {view.name} is not of its declared type", history.table.where
+            do = "Change the schema of the view, or write the column in that type."
+            raise DefinitionError(what, where=where, expected=declared[feature], found=found, do=do)
     return history
 
 
-def _fits(stored: Any, declared: Any) -> bool:
-    """Return whether the declared Feast type holds every value of a stored column."""
-    if (inner := getattr(declared, "base_type", None)) is not None:
-        return isinstance(stored, pl.List | pl.Array) and _fits(stored.inner, inner)
-    return type(stored).__name__ in _STORED_AS.get(getattr(declared, "name", ""), [type(stored).__name__])
-
-
-def _source_history(
-    source: Any, repo_path: Path | None, columns: tuple[list[str], list[str], str, str | None]
+def _as_stored(  # noqa: PLR0917 - as Feast names them
+    source: Any, repo_path: Path | None, keys: list[str], features: list[str], time: str, created: str | None
 ) -> History:
     """Return a source as it lies; without `features`, all its columns."""
-    keys, features, time, created = columns
-    as_is = {name: name for name in features}
-    history = History(
-        source.name, _files(source, repo_path), {name: name for name in keys}, as_is, time, created or None
-    )
-    return history if features else replace(history, features={name: name for name in history.schema})
-
-
-def _pull(history: History, start: datetime | None, end: datetime | None, *, latest: bool) -> pl.DataFrame:
-    """Return stored rows with the key that Feast expects of a view without entities."""
-    rows = history.pull(start, end, latest=latest)
-    return rows if history.keys else rows.with_columns(pl.lit(DUMMY_ENTITY_VAL).alias(DUMMY_ENTITY_ID))
-
-
-def _frame(entity_df: object) -> pl.DataFrame:
-    """Return the entity rows as a Polars frame."""
-    if isinstance(entity_df, pl.LazyFrame):
-        return entity_df.collect()
-    if isinstance(entity_df, pl.DataFrame):
-        return entity_df
-    if isinstance(entity_df, pd.DataFrame):
-        return pl.from_pandas(entity_df)
-    raise UserError(
-        "entity_df is of a kind this store cannot read",
-        expected="a pandas or Polars frame",
-        found="SQL text" if isinstance(entity_df, str) else type(entity_df).__name__,
-        do="Run the query yourself and pass its rows.",
-    )
+    table = table_of(source, repo_path)
+    same_names = {name: name for name in features or table.schema}
+    return History(source.name, table, {name: name for name in keys}, same_names, time, created or None)
 
 
 def _everyone(histories: list[History], start: datetime, end: datetime) -> pl.DataFrame:
@@ -310,11 +278,11 @@ def _timestamp_column(schema: pl.Schema) -> str:
 
 
 def _check(
-    asking: pl.DataFrame, at: str, looks: list[_Look], features: Iterable[str], on_demand: Sequence[Any]
+    asking: pl.DataFrame, at: str, histories: list[History], features: Iterable[str], on_demand: Sequence[Any]
 ) -> None:
     """Raise where the entity rows lack something, or have a column that a feature would overwrite."""
     instant_type(asking.schema, at, "entity_df")
-    keys = {name for look in looks for name in look.history.keys.values()}
+    keys = {name for history in histories for name in history.keys.values()}
     if missing := keys - set(asking.columns):
         raise FeastEntityDFMissingColumnsError(sorted({at, *keys}), sorted(missing))
     for view in on_demand:  # Feast checks this for pandas only
@@ -326,17 +294,6 @@ def _check(
             f"entity_df already has the columns {', '.join(taken)}",
             do="Rename them, or ask for full_feature_names.",
         )
-
-
-def _retrieve(
-    asking: pl.DataFrame, at: str, looks: list[_Look], order: list[str], zone: str | None, *, known: bool
-) -> pl.DataFrame:
-    """Return the entity rows with their features beside them."""
-    found: dict[str, pl.Series] = {}
-    for look in looks:
-        part = look.history.as_of(asking, at, ttl=look.view.ttl or None, zone=zone, known=known)
-        found |= {column.name: column for column in part}
-    return asking.hstack([found[name] for name in order])
 
 
 def _metadata(asking: pl.DataFrame, at: str, refs: list[str]) -> RetrievalMetadata:
