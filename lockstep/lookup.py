@@ -184,8 +184,9 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
     since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
     if snapshot < since.astimezone(UTC):
         raise NotOnline(
-            "a stale snapshot", where=f"view {view.name}", expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
-            found=snapshot.isoformat(), do="Land and build newer days, then run `lockstep materialize`.",
+            "a stale snapshot", where=f"view {view.name}", found=snapshot.isoformat(),
+            expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
+            do="Land and build newer days, then run `lockstep materialize`.",
         )  # fmt: skip
 
 
