@@ -167,9 +167,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as e:
-        found = os.strerror(e.errno).lower() if e.errno and e.errno > 0 else e
+        code = e.errno or 0  # below 0: a name that cannot be resolved
         raise EnvironmentFault(
-            "cannot listen", where=f"{host}:{port}", found=found,
+            "cannot listen", where=f"{host}:{port}", found=os.strerror(code).lower() if code > 0 else e,
             do="Choose another with --port or --host, or stop who has it.",
         ) from None  # fmt: skip
 

@@ -1,0 +1,20 @@
+"""Fixtures for what is online: the built slice with its last snapshot in the store."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import lockstep
+
+
+@pytest.fixture(scope="session")
+def online_slice(built_slice, tmp_path_factory) -> Path:
+    """The built slice after `lockstep materialize`. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("online") / "project"
+    shutil.copytree(built_slice, folder, symlinks=True)
+    done = lockstep(folder, "materialize")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder / "state/materialize.out").write_text(done.stdout, encoding="utf-8")
+    (folder / "state/materialize.err").write_text(done.stderr, encoding="utf-8")
+    return folder
