@@ -28,8 +28,8 @@ class Hashes:
     def __init__(self, path: Path) -> None:
         self._path, self._used = path, dict[str, list[object]]()
         try:
-            self._known = dict(read_json(path))
-        except (DataError, TypeError, ValueError):
+            self._known = {name: entry for name, entry in read_json(path).items() if isinstance(entry, list) and entry}
+        except (DataError, AttributeError):
             self._known = {}
 
     def of(self, file: Path) -> str:

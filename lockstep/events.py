@@ -149,7 +149,7 @@ class Events:
         with tempfile.TemporaryDirectory() as folder:
             cache = self._cache or DayCache(Path(folder), Hashes(Path(folder) / "hashes.json"))
             kept = self._keep_days(cache, moving)
-            if kept is None:
+            if not kept:
                 return None
             events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
             cache.sweep(kept)
@@ -168,10 +168,10 @@ class Events:
             if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
                 return None
             parts = self._derive_days(some, {**still, **{n: r.lazy() for n, r in rows.items()}})
-            if len(some) > 1 and not proven:
-                proven, one = True, some[len(some) // 2]
+            for one in {some[0], some[-1]} if len(some) > 1 and not proven else ():
                 alone = {n: t.landed([one]).lazy() for n, t in self.tables.items() if not t.is_dimension}
                 self._prove("within_day", one, parts[one], self._derive_days([one], {**still, **alone})[one])
+            proven = True
             for day, events in parts.items():
                 kept[day] = cache.keep(day, keys[day], events)
         return [kept[day] for day in landed]
