@@ -218,7 +218,12 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
         path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
         table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
     derived, keep = [], DayCache.keep
-    monkeypatch.setattr(DayCache, "keep", lambda self, day, *rest: derived.append(day.day) or keep(self, day, *rest))
+
+    def recorded(self, day, *rest):
+        derived.extend([day.day] if self.folder.name == "kept" else [])
+        return keep(self, day, *rest)
+
+    monkeypatch.setattr(DayCache, "keep", recorded)
 
     def events(last: int, code: str = "") -> pl.DataFrame:
         landed = {d: f for d, f in files.items() if d.day < last}
@@ -233,6 +238,8 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
         derived.clear()
         assert found.short
         assert_frame_equal(found.known(found.last), found.derived(found.last), check_column_order=False)
+        alone = Events(bought, {"visits": Table(contract, None, ZONE, landed)}, FIRST, found.last)
+        assert found.seen("who").equals(alone.seen("who"))
         return found.known(found.last)
 
     assert (events(4).height, derived) == (3, [1, 2, 3])
