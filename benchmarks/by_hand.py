@@ -138,11 +138,7 @@ def duckdb_loop(clean: str, out: str, first: str, last: str) -> Callable[[], Pat
                     for n in WINDOWS
                 ]
                 columns += [f"count(DISTINCT store_id) {within[n]} AS stores_{n}d" for n in WINDOWS[1:]]
-                db.execute(
-                    f"COPY (SELECT household_id, count(*) AS trips_total, {', '.join(columns)} FROM trips "  # noqa: S608 - ours
-                    f"WHERE day < DATE '{day}' GROUP BY household_id ORDER BY household_id) "
-                    f"TO '{folder}/{day}.parquet' (COMPRESSION zstd)"
-                )
+                db.execute(_DUCKDB_DAY.format(columns=", ".join(columns), day=day, file=folder / f"{day}.parquet"))
         return folder
 
     return work
@@ -156,4 +152,11 @@ CREATE TABLE trips AS SELECT household_id, basket_id,
   sum({discount}) AS discount
 FROM '{clean}/transactions/*.parquet' LEFT JOIN '{clean}/products/*.parquet' USING (product_id)
 GROUP BY household_id, basket_id
+"""
+
+_DUCKDB_DAY = """
+COPY (
+  SELECT household_id, count(*) AS trips_total, {columns}
+  FROM trips WHERE day < DATE '{day}' GROUP BY household_id ORDER BY household_id
+) TO '{file}' (COMPRESSION zstd)
 """

@@ -19,11 +19,10 @@ from features.sources import household, trips
 from lockstep import agg
 from lockstep.clock import days, parse_day
 from lockstep.contract import load_contracts
-from lockstep.day_cache import DayCache, Hashes
+from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import Feature, View
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, read_tables
-from lockstep.fingerprint import day_keys
 from lockstep.project import project
 from lockstep.snapshots import build
 
@@ -92,14 +91,11 @@ def year(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
 
 def one_more(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
     """Return the building of the last day by Lockstep, where all others are kept from before."""
-    folder, end = Path(out), parse_day(last)
-    if not folder.exists():
-        _build(Path(clean), folder, parse_day(first), end)
-    kept = [*folder.glob(f"days/{end}.*"), *folder.glob(f"events/{end - timedelta(days=1)}.*")]
-    for path in kept:
-        path.unlink()
+    folder, begin, end = Path(out), parse_day(first), parse_day(last)
+    shutil.rmtree(folder, ignore_errors=True)
+    _build(Path(clean), folder, begin, end - timedelta(days=1))
     shutil.rmtree(folder / "snapshots")
-    return lambda: _build(Path(clean), folder, parse_day(first), end)
+    return lambda: _build(Path(clean), folder, begin, end)
 
 
 def _build(clean: Path, out: Path, first: date, last: date) -> Path:
@@ -107,8 +103,12 @@ def _build(clean: Path, out: Path, first: date, last: date) -> Path:
     here = project()
     tables = read_tables(clean, load_contracts(here.folder("contracts")), here.settings.clock, VIEW.source.tables)
     hashes = Hashes(out / "hashes.json")
-    events = Events(trips, tables, FIRST, LAST, cache=DayCache(out / "events", hashes))
-    keys = {d: k for d, k in day_keys("bench", tables, hashes, FIRST, last).items() if d >= first}
+    events = Events(trips, tables, FIRST, last, cache=DayCache(out / "events", hashes))
+    keys = {
+        d: k
+        for d, k in day_keys("bench", {n: t.files for n, t in tables.items()}, hashes, FIRST, last).items()
+        if d >= first
+    }
     build(VIEW, events, keys, out / "snapshots", DayCache(out / "days", hashes))
     hashes.save()
     return out / "snapshots"

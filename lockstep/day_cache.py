@@ -7,8 +7,9 @@ compute the same day write the same file.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -16,10 +17,11 @@ from typing import NamedTuple
 
 import polars as pl
 
+from lockstep.clock import days
 from lockstep.errors import DataError
 from lockstep.files import file_hash, read_json, write_json, write_parquet
 
-__all__ = ["DayCache", "Hashes", "Kept"]
+__all__ = ["DayCache", "Hashes", "Kept", "day_keys"]
 
 
 class Hashes:
@@ -28,8 +30,8 @@ class Hashes:
     def __init__(self, path: Path) -> None:
         self._path, self._used = path, dict[str, list[object]]()
         try:
-            self._known = dict(read_json(path))
-        except (DataError, TypeError, ValueError):
+            self._known = {name: entry for name, entry in read_json(path).items() if isinstance(entry, list) and entry}
+        except (DataError, AttributeError):
             self._known = {}
 
     def of(self, file: Path) -> str:
@@ -95,3 +97,20 @@ class DayCache:
         for path in self.folder.glob("*.parquet"):
             if path not in wanted:
                 path.unlink(missing_ok=True)
+
+
+def day_keys(
+    seed: str, files: Mapping[str, Mapping[date, Path]], hashes: Hashes, first: date, last: date
+) -> dict[date, str]:
+    """Return a key for each day: `seed` and every partition, given by table and landing day, that was known by then."""
+    partitions = sorted((landed, name, f) for name, own in files.items() for landed, f in own.items())
+    chain, keys, done = hashlib.sha256(seed.encode()), {}, 0
+    for day in days(first, last):
+        while done < len(partitions) and partitions[done][0] < day:
+            landed, name, file = partitions[done]
+            chain.update(f"{landed} {name} {hashes.of(file)}\n".encode())
+            done += 1
+        at = chain.copy()
+        at.update(str(day).encode())
+        keys[day] = at.hexdigest()[:24]
+    return keys

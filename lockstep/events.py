@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import Zone
 from lockstep.contract import Contract
-from lockstep.day_cache import DayCache, Hashes, Kept
+from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
 from lockstep.define import Source
 from lockstep.errors import DefinitionError, did_you_mean
 from lockstep.stage import progress
@@ -24,6 +24,7 @@ from lockstep.tables import Table, read_tables
 
 __all__ = ["Events", "Table", "event_schema", "read_tables"]
 
+LANDED = "_landing_day"
 BATCH = 2**21
 """Bytes of partitions from which events are derived at once: whole days, one at least."""
 
@@ -62,6 +63,13 @@ def _ordered(source: Source, events: pl.LazyFrame, zone: Zone) -> pl.LazyFrame:
     time = pl.col(source.event_time)
     day = time if schema[source.event_time] == pl.Date else zone.day(time)
     return events.with_columns(day.alias(EVENT_DAY)).sort(source.event_time, *source.key)
+
+
+def _first_landed(rows: list[pl.LazyFrame], key: str) -> pl.DataFrame:
+    """Return each entity with the first day on which it landed."""
+    parts = [r.rename({LANDED: "_seen"}, strict=False).group_by(key).agg(pl.col("_seen").min()) for r in rows]
+    both = pl.concat(parts).filter(pl.col(key).is_not_null())
+    return both.group_by(key).agg(pl.col("_seen").min()).sort(key).collect()
 
 
 class Events:
@@ -107,7 +115,7 @@ class Events:
     def known(self, day: date) -> pl.DataFrame:
         """Return the events known on `day` with EVENT_DAY, in order of time and key."""
         if self.short and day <= self.last:
-            return self._all.filter(pl.col(EVENT_DAY) < day)
+            return self._all if day == self.last else self._all.filter(pl.col(EVENT_DAY) < day)
         return self.derived(day)
 
     def derived(self, day: date) -> pl.DataFrame:
@@ -121,18 +129,27 @@ class Events:
 
     def seen(self, key: str) -> pl.DataFrame:
         """Return each entity in the source's tables with the first day it landed: columns `key`, ``_seen`` (Date)."""
-        frames = [
-            t.scan().group_by(key).agg(pl.col("_landing_day").min().alias("_seen"))
-            for t in self.tables.values()
-            if key in t.scan().collect_schema()
-        ]
-        if not frames:
+        having = {name: t for name, t in self.tables.items() if key in t.scan().collect_schema()}
+        if not having:
             raise DefinitionError(
                 f"no table of source {self.source.name} has the key {key!r}", where="an entity",
                 do="Name a key that the raw tables carry.",
             )  # fmt: skip
-        both = pl.concat([f.filter(pl.col(key).is_not_null()) for f in frames])
-        return both.group_by(key).agg(pl.col("_seen").min()).sort(key).collect()
+        if self._cache is None:
+            return _first_landed([t.scan() for t in having.values()], key)
+        cache = DayCache(self._cache.folder / f"seen.{key}", self._cache.hashes)
+        keys = day_keys(
+            f"seen {pl.__version__}", {n: t.files for n, t in having.items()}, cache.hashes, self.first, self.last
+        )
+        kept = next((k for day in reversed(keys) if (k := cache.find(day, keys[day]))), None)
+        before = [pl.scan_parquet(kept.path, glob=False)] if kept else []
+        since = date.fromisoformat(kept.path.name[:10]) if kept else date.min
+        later = [
+            t.landed([d for d in t.days() if since <= d < self.last], [key, LANDED]).lazy() for t in having.values()
+        ]
+        seen = _first_landed([*later, *before], key)
+        cache.sweep([cache.keep(self.last, keys[self.last], seen)])
+        return seen
 
     @cached_property
     def _by_day(self) -> pl.DataFrame | None:
@@ -149,7 +166,7 @@ class Events:
         with tempfile.TemporaryDirectory() as folder:
             cache = self._cache or DayCache(Path(folder), Hashes(Path(folder) / "hashes.json"))
             kept = self._keep_days(cache, moving)
-            if kept is None:
+            if not kept:
                 return None
             events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
             cache.sweep(kept)
@@ -168,10 +185,10 @@ class Events:
             if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
                 return None
             parts = self._derive_days(some, {**still, **{n: r.lazy() for n, r in rows.items()}})
-            if len(some) > 1 and not proven:
-                proven, one = True, some[len(some) // 2]
+            for one in {some[0], some[-1]} if len(some) > 1 and not proven else ():
                 alone = {n: t.landed([one]).lazy() for n, t in self.tables.items() if not t.is_dimension}
                 self._prove("within_day", one, parts[one], self._derive_days([one], {**still, **alone})[one])
+            proven = True
             for day, events in parts.items():
                 kept[day] = cache.keep(day, keys[day], events)
         return [kept[day] for day in landed]

@@ -18,7 +18,6 @@ import numpy as np
 import polars as pl
 
 from lockstep.agg import Aggregation
-from lockstep.clock import days
 from lockstep.closure import closure, closure_hash
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Source, View
@@ -28,7 +27,7 @@ from lockstep.files import file_hash
 from lockstep.project import Project
 from lockstep.tables import Table
 
-__all__ = ["changes", "day_keys", "digest", "kept_events", "source_parts", "view_parts"]
+__all__ = ["changes", "digest", "kept_events", "source_parts", "view_parts"]
 
 
 def view_parts(p: Project, view: View) -> dict[str, str]:
@@ -63,21 +62,6 @@ def digest(parts: Mapping[str, str]) -> str:
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Return the names of parts that are new, gone or different."""
     return [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]
-
-
-def day_keys(seed: str, tables: Mapping[str, Table], hashes: Hashes, first: date, last: date) -> dict[date, str]:
-    """Return a key for each day: `seed` and every clean partition that was known by then."""
-    partitions = sorted((landed, name, f) for name, t in tables.items() for landed, f in t.files.items())
-    chain, keys, done = hashlib.sha256(seed.encode()), {}, 0
-    for day in days(first, last):
-        while done < len(partitions) and partitions[done][0] < day:
-            landed, name, file = partitions[done]
-            chain.update(f"{landed} {name} {hashes.of(file)}\n".encode())
-            done += 1
-        at = chain.copy()
-        at.update(str(day).encode())
-        keys[day] = at.hexdigest()[:24]
-    return keys
 
 
 def kept_events(

@@ -17,16 +17,17 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from lockstep.agg import EVENT_DAY
 from lockstep.alone import alone
 from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
-from lockstep.day_cache import DayCache, Hashes, Kept
+from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
 from lockstep.define import View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
 from lockstep.files import read_json, tree_hash, write_json
-from lockstep.fingerprint import changes, day_keys, digest, kept_events, view_parts
+from lockstep.fingerprint import changes, digest, kept_events, view_parts
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.stage import progress, stage
@@ -113,16 +114,16 @@ def snapshots(
         Every entity, sorted, with the first day it landed: the key, ``_seen`` (Date).
     """
     key, landed = view.entity.key, seen["_seen"].to_numpy()
-    timeline = Timeline(events, seen.select(key), view.aggregations())
+    timelines = _timelines(view, events, seen.select(key), wanted)
 
     def together(some: Sequence[date]) -> Iterator[tuple[date, pl.DataFrame]]:
         numbers = [np.flatnonzero(landed < np.datetime64(day)) for day in some]
         heights = [len(n) for n in numbers]
         stamps = pl.DataFrame([_stamps(day, zone) for day in some], schema=dict.fromkeys(STAMPS, INSTANT), orient="row")
         try:
-            aggregates = timeline.aggregates(list(zip(some, numbers, strict=True)))
+            aggregates = [t.aggregates(list(zip(some, numbers, strict=True))) for t in timelines]
             entities, stamped = seen.select(key)[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
-            rows = _finished(view, pl.concat([entities, stamped, aggregates], how="horizontal").lazy())
+            rows = _finished(view, pl.concat([entities, stamped, *aggregates], how="horizontal").lazy())
         except pl.exceptions.InvalidOperationError as e:
             if len(some) == 1:
                 raise _does_not_fit(view, some[0], e) from e
@@ -137,6 +138,15 @@ def snapshots(
     step = max(1, TOGETHER // max(1, seen.height))
     for n in range(0, len(wanted), step):
         yield from together(wanted[n : n + step])
+
+
+def _timelines(view: View, events: pl.DataFrame, entities: pl.DataFrame, wanted: Sequence[date]) -> list[Timeline]:
+    """Lay all events out for lifetimes, and for windows those that are not too old for any of the `wanted` days."""
+    lifetimes = [(name, a) for name, a in view.aggregations() if a.days is None]
+    windows = [(name, a) for name, a in view.aggregations() if a.days is not None]
+    longest = max((a.offset + (a.days or 0) for _, a in windows), default=0)
+    recent = events.filter(pl.col(EVENT_DAY) >= min(wanted) - timedelta(days=longest)) if wanted else events
+    return [Timeline(some, entities, asked) for some, asked in ((events, lifetimes), (recent, windows)) if asked]
 
 
 def _stamps(day: date, zone: Zone) -> tuple[datetime, datetime]:
@@ -218,8 +228,8 @@ def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple
     if not missing:
         return
     seen = events.seen(view.entity.key)
-    if events.short and fits(view.aggregations(), events.known(missing[0]).schema):
-        yield from snapshots(view, events.known(missing[-1]), seen, missing, events.zone)
+    if events.short and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
+        yield from snapshots(view, known, seen, missing, events.zone)
         return
     for day in missing:
         entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
@@ -247,7 +257,7 @@ def _build_all(p: Project) -> None:
     built = []
     for view in views:
         parts, cache = view_parts(p, view), DayCache(p.root / "state/days" / view.folder, hashes)
-        keys = day_keys(digest(parts), {t: tables[t] for t in view.source.tables}, hashes, first, last)
+        keys = day_keys(digest(parts), {t: tables[t].files for t in view.source.tables}, hashes, first, last)
         built.append(build(view, events[view.source.name], keys, beside / view.folder, cache))
         print(_said(built[-1], cache.folder / "parts.json", parts))
     shutil.rmtree(out, ignore_errors=True)

@@ -48,14 +48,15 @@ class Table:
             return sorted(self.files)
         return self._given["_landing_day"].unique().sort().to_list()
 
-    def landed(self, some: Sequence[date]) -> pl.DataFrame:
-        """Return the rows that landed on some days, by day and key."""
+    def landed(self, some: Sequence[date], columns: list[str] | None = None) -> pl.DataFrame:
+        """Return the rows that landed on some days, by day and key; all columns by default."""
         if self._given is None:
             paths = [self.files[d] for d in some if d in self.files]
             if paths:  # each in order, as it was written
-                return pl.read_parquet(paths, glob=False, hive_partitioning=False)
-            return self.scan().clear().collect()
-        return self._given.filter(pl.col("_landing_day").is_in(some)).sort("_landing_day", *self.contract.key)
+                return pl.read_parquet(paths, columns=columns, glob=False, hive_partitioning=False)
+            return self.scan().select(columns or pl.all()).clear().collect()
+        rows = self._given.filter(pl.col("_landing_day").is_in(some)).sort("_landing_day", *self.contract.key)
+        return rows.select(columns or pl.all())
 
     def known(self, day: date) -> pl.DataFrame:
         """Return the rows known on `day`: landed before it, latest version, not deleted, event day before it."""

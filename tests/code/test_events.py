@@ -4,9 +4,11 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import Contract, load_contracts
+from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import source
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table, event_schema
@@ -145,3 +147,107 @@ def test_a_source_of_an_unknown_table_or_key_is_refused_with_the_nearest_name(co
         event_schema(a, {"visits": contract}, ZONE)
     with pytest.raises(DefinitionError, match=r"unknown column 'when' in source b"):
         event_schema(b, {"visits": contract}, ZONE)
+
+
+@source(event_time="at", key="id", within_day=True, gap_of="who")
+def bought(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """What was bought, as it came."""
+    return visits.select("id", "who", "at", "cents")
+
+
+@source(event_time="at", key="id", within_day=True)
+def first_of_all(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """What each bought first among the rows it is shown: it follows from more than a day."""
+    return visits.sort("at", "id").unique("who", keep="first", maintain_order=True)
+
+
+def test_events_that_follow_from_their_day_are_those_of_the_definition_on_every_day(contract):
+    rows = [*ON_TIME, (5, 2, 3, 5, 3, False), (6, 1, 3, 5, 3, False)]
+    events = Events(bought, {"visits": table(contract, rows)}, FIRST, LAST)
+    assert events.short
+    for n in range(2, 7):
+        day = date(2017, 3, n)
+        assert_frame_equal(events.known(day), events.derived(day), check_column_order=False)
+    gaps = dict(events.known(LAST).select("id", "gap").iter_rows())
+    day = 86_400_000_000
+    assert gaps == {1: None, 2: day, 3: None, 4: day, 5: 0, 6: day}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 6), st.integers(1, 2), st.integers(1, 5), st.integers(0, 9), st.sampled_from([0, 0, 0, 1])
+        ),
+        max_size=8,
+        unique_by=lambda r: (r[0], min(r[2] + r[4], 5)),
+    )
+)
+def test_whatever_lands_and_whenever_the_short_way_gives_the_events_of_the_definition(contract, rows):
+    """Late rows and corrections among them: then the short way is not taken."""
+    landed = [(i, w, d, c, min(d + late, 5), False) for i, w, d, c, late in rows]
+    events = Events(bought, {"visits": table(contract, landed)}, FIRST, LAST)
+    for n in range(2, 7):
+        day = date(2017, 3, n)
+        assert_frame_equal(events.known(day), events.derived(day), check_column_order=False)
+
+
+@pytest.mark.parametrize(
+    "unsettled",
+    [
+        pytest.param((5, 1, 1, 99, 4, False), id="late"),
+        pytest.param((1, 1, 4, 99, 4, False), id="corrected, with its day"),
+        pytest.param((9, 1, 4, 10, 4, True), id="deleted"),
+    ],
+)
+def test_events_do_not_follow_from_their_day_where_a_row_came_late_changed_or_went(contract, unsettled):
+    assert not Events(bought, {"visits": table(contract, [*ON_TIME, unsettled])}, FIRST, LAST).short
+
+
+def test_a_source_that_claims_to_follow_from_a_day_and_does_not_is_refused(contract):
+    with pytest.raises(
+        DefinitionError, match=r"not within_day in source first_of_all, known on .*Remove within_day=True"
+    ):
+        Events(first_of_all, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST)
+
+
+def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, tmp_path, monkeypatch):
+    cache = lambda: DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))  # noqa: E731
+    files = {}
+    for n in range(1, 5):
+        path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
+        table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
+    derived, keep = [], DayCache.keep
+
+    def recorded(self, day, *rest):
+        derived.extend([day.day] if self.folder.name == "kept" else [])
+        return keep(self, day, *rest)
+
+    monkeypatch.setattr(DayCache, "keep", recorded)
+
+    def events(last: int, code: str = "") -> pl.DataFrame:
+        landed = {d: f for d, f in files.items() if d.day < last}
+        found = Events(
+            bought,
+            {"visits": Table(contract, None, ZONE, landed)},
+            FIRST,
+            date(2017, 3, last),
+            cache=cache(),
+            code=code,
+        )
+        derived.clear()
+        assert found.short
+        assert_frame_equal(found.known(found.last), found.derived(found.last), check_column_order=False)
+        alone = Events(bought, {"visits": Table(contract, None, ZONE, landed)}, FIRST, found.last)
+        assert found.seen("who").equals(alone.seen("who"))
+        return found.known(found.last)
+
+    assert (events(4).height, derived) == (3, [1, 2, 3])
+    assert (events(5).height, derived) == (4, [4])
+    assert (events(5).height, derived) == (4, [])
+    table(contract, [(3, 2, 3, 31, 3, False)]).rows.write_parquet(files[date(2017, 3, 3)])
+    assert (events(5)["cents"].to_list(), derived) == ([10, 20, 31, 40], [3])
+    (kept,) = (tmp_path / "kept").glob("2017-03-02.*")
+    kept.write_bytes(kept.read_bytes()[:50])
+    assert (events(5).height, derived) == (4, [2])
+    assert (events(5, code="other").height, derived) == (4, [1, 2, 3, 4])
