@@ -128,10 +128,10 @@ def dataset(
 
 @app.command()
 def prove(
-    name: Annotated[str, typer.Argument(help="leakage or all.")] = "all",
-    days: Annotated[int, typer.Option(help="On how many days.")] = 6,
+    name: Annotated[str, typer.Argument(help="leakage, backfill, parity or all.")] = "all",
+    days: Annotated[int, typer.Option(help="On how many days leakage is looked for.")] = 6,
 ) -> None:
-    """Prove on your own definitions and data that nothing looks ahead; exit 1 where something does."""
+    """Prove on your own definitions and data what Lockstep promises; exit 1 where it does not hold."""
     from lockstep.project import project
     from lockstep.prove import prove as proofs
 

@@ -8,8 +8,7 @@ import pytest
 
 from lockstep.contract import load_contracts
 from lockstep.files import write_parquet
-from lockstep.project import project
-from lockstep.prove import cut, spoil
+from lockstep.leakage import cut, spoil
 from tests.conftest import ROOT, lockstep
 
 DAY = dt.date(2017, 3, 13)
@@ -113,8 +112,20 @@ def test_a_published_snapshot_that_was_altered_is_caught(built_slice, copy):
     assert f"'spend_7d' knows what it cannot know in view household_trips, snapshot {first}" in done.stderr
 
 
+def test_snapshots_computed_anew_in_pieces_have_the_published_bytes_and_an_altered_one_is_caught(built_slice, copy):
+    done = lockstep(built_slice, "prove", "backfill")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("365 snapshots anew in 6 pieces, each cut short once: the published bytes\n")
+    folder = copy(built_slice)
+    other = lambda f: f.with_columns(pl.col("trips_7d") + 1)  # noqa: E731
+    spoilt(folder, "features/household_trips/v1/2017-11-06.parquet", other)
+    done = lockstep(folder, "prove", "backfill")
+    assert done.returncode == 1
+    assert "a snapshot computed anew has other bytes than the published one in" in done.stderr
+    assert "household_trips/v1/2017-11-06.parquet" in done.stderr
+
+
 def test_an_unknown_proof_is_told(built_slice):
     done = lockstep(built_slice, "prove", "leekage")
     assert done.returncode == 2
     assert "no proof 'leekage'. Did you mean 'leakage'?" in done.stderr
-    assert project(built_slice).root == built_slice

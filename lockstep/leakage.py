@@ -1,0 +1,182 @@
+"""The proof that nothing looks ahead, on a project's own definitions and data.
+
+What became known later must change nothing. Every published value is derived anew, once from the rows that had landed
+before its day alone, and once with everything later spoilt: rows lost, values changed, late rows, corrections and
+deletions landed. Whatever differs has looked ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
+
+import polars as pl
+
+from lockstep.contract import Contract, load_contracts
+from lockstep.dataset import CUTOFF, LABEL, PART, Part, ask, parts
+from lockstep.define import OnDemandView, Question, Source, View
+from lockstep.errors import GuaranteeError
+from lockstep.events import Events, Table, read_tables
+from lockstep.files import read_parquet
+from lockstep.landings import read_landings, snapshot_days
+from lockstep.project import Project
+from lockstep.snapshots import snapshot
+from lockstep.stage import progress
+
+__all__ = ["cut", "leakage", "spoil"]
+
+
+def leakage(p: Project, days: int = 6) -> str:
+    """Prove on `days` snapshot days that features, populations and labels know nothing that landed later; say on what.
+
+    Raises
+    ------
+    GuaranteeError
+        A feature, population or label that differs from what its day could know: named with its day, an entity and
+        both values.
+    """
+    history = _History(p)
+    views, question = p.objects("views", View), p.objects("labels", Question)[0]
+    split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
+    rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
+    chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
+    compared = 0
+    for day in progress(chosen, "leakage"):
+        for view in views:
+            published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
+            for way, events in history.ways(view.source, day):
+                entities = events.seen(view.entity.key).filter(pl.col("_seen") < day).select(view.entity.key)
+                expected = snapshot(view, events.known(day), entities, day, history.zone)
+                _same(published, expected, [view.entity.key], f"view {view.name}, snapshot {day}, {way}")
+                compared += published.height * len(view.features)
+    _training_reads_its_snapshots(p, rows, views, question)
+    for part in progress(split, "labels"):
+        _labels(history, question, part, rows, [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1])
+    return f"{compared:,} values on {len(chosen)} days, {rows.height:,} training rows"
+
+
+class _ByDefinition(Events):
+    """Events without the short ways that production takes: every day from its known rows, whatever a source claims."""
+
+    def known(self, day: date) -> pl.DataFrame:
+        return self.derived(day)
+
+
+class _History:
+    """The landed rows of a project, and what they would be on a day if later landings were cut off or spoilt."""
+
+    def __init__(self, p: Project) -> None:
+        self.zone, self.contracts = p.settings.clock, load_contracts(p.folder("contracts"))
+        daily = [c.table for c in self.contracts.values() if c.calendar == "daily"]
+        self.first, self.last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
+        self._clean = p.root / "artifacts/clean"
+        self._tables: dict[str, Table] = {}
+
+    def tables(self, source: Source) -> dict[str, Table]:
+        """Return the tables of `source`, read once."""
+        for name in source.tables:
+            if name not in self._tables:
+                self._tables |= read_tables(self._clean, self.contracts, self.zone, (name,))
+        return {name: self._tables[name] for name in source.tables}
+
+    def ways(self, source: Source, day: date) -> Iterator[tuple[str, Events]]:
+        """Yield the events of `source` with everything cut that landed on `day` or later, then with it spoilt."""
+        whole = self.tables(source)
+        for way, change in (("nothing later landed", cut), ("what landed later spoilt", spoil)):
+            tables = {}
+            for name, table in whole.items():
+                tables[name] = Table(table.contract, change(table.rows, table.contract, day), self.zone)
+            yield way, _ByDefinition(source, tables, self.first, day)
+
+
+def sample(first: date, last: date, cutoffs: Sequence[date], count: int) -> list[date]:
+    """Return about `count` days: both ends, cut-offs and other days, spread evenly."""
+    every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+    def spread(days: Sequence[date], n: int) -> Iterable[date]:
+        return (days[i * (len(days) - 1) // max(n - 1, 1)] for i in range(min(n, len(days))))
+
+    return sorted({*spread(every, count - count // 2), *spread(cutoffs, count // 2)})
+
+
+def cut(rows: pl.DataFrame, contract: Contract, day: date) -> pl.DataFrame:  # noqa: ARG001 - the signature of `spoil`
+    """Return the rows that landed before `day`."""
+    return rows.filter(pl.col("_landing_day") < day)
+
+
+def spoil(rows: pl.DataFrame, contract: Contract, day: date) -> pl.DataFrame:
+    """Return the rows with all that landed on `day` or later falsified, and with changes of older rows landed on it.
+
+    Of the later rows one in two is lost and the others hold other values; of the older ones one in eleven is corrected
+    and one in thirteen deleted on `day`.
+    """
+    numbered = rows.with_row_index("_n")
+    past, later = (numbered.filter(c) for c in (pl.col("_landing_day") < day, pl.col("_landing_day") >= day))
+    changed = _falsified(past.filter(pl.col("_n") % 11 == 0), contract).with_columns(pl.lit(day).alias("_landing_day"))
+    gone = past.filter((pl.col("_n") % 13 == 0) & (pl.col("_n") % 11 != 0))
+    gone = gone.with_columns(pl.lit(day).alias("_landing_day"), pl.lit(True).alias("_deleted"))
+    kept = _falsified(later.filter(pl.col("_n") % 2 == 0), contract)
+    forged = pl.concat([kept, changed, gone]).unique([*contract.key, "_landing_day"], keep="first", maintain_order=True)
+    return pl.concat([past, forged]).drop("_n")
+
+
+def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """Return the rows with other values in every number and text that is not part of the key."""
+    ours = {*contract.key, contract.event_time, "_n", "_landing_day", "_received_at", "_deleted"}
+    free = [c for c in rows.columns if c not in ours]
+    numbers = [pl.col(c) + 1_000_003 for c in free if rows.schema[c].is_numeric()]
+    return rows.with_columns(*numbers, *(pl.col(c) + " falsified" for c in free if rows.schema[c] == pl.String))
+
+
+def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, cutoffs: list[date]) -> None:
+    """Compare populations and labels of `cutoffs` with what was known on the part's knowledge day alone."""
+    key = question.entity.key
+    few = part._replace(cutoffs=cutoffs)
+    published = rows.filter((pl.col(PART) == part.name) & pl.col(CUTOFF).is_in(cutoffs))
+    for way, events in history.ways(question.source, part.known):
+        expected = ask(question, events, few, history.zone)
+        columns = [CUTOFF, key, LABEL]
+        _same(published.select(columns), expected.select(columns), [CUTOFF, key], f"labels of {part.name}, {way}")
+    for day in cutoffs:
+        for way, events in history.ways(question.source, day):
+            asked = question.population(events.known(day).lazy(), day).select(key).sort(key).collect()
+            have = published.filter(pl.col(CUTOFF) == day).select(key).sort(key)
+            _same(have, asked, [key], f"population of {day}, {way}")
+
+
+def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[View], question: Question) -> None:
+    """Compare every stored and request-time value of the training set with the snapshot of its own cut-off."""
+    key = question.entity.key
+    for (day,), part in rows.partition_by(CUTOFF, as_dict=True).items():
+        frame = part.select(key, pl.col("event_timestamp"))
+        for view in views:
+            snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
+            frame = frame.join(snap.drop("event_timestamp", "created"), on=key, how="left", maintain_order="left")
+        for now in p.objects("on_demand", OnDemandView):
+            asked = frame.with_columns(pl.col("event_timestamp").alias(name) for name in now.request)
+            frame = now.apply(asked.lazy()).collect()
+        names = [c for c in rows.columns if c in frame.columns]
+        _same(part.select(names), frame.select(names), [key], f"training rows of {day}")
+
+
+def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: str) -> None:
+    """Raise GuaranteeError for the first value that is not bit-equal; the order of rows does not matter."""
+    have, expected = have.sort(keys), expected.sort(keys)
+    if not have.select(keys).equals(expected.select(keys)):
+        raise GuaranteeError(
+            "other entities than the day could know", where=where, expected=f"{expected.height} rows",
+            found=f"{have.height} rows", do="See docs/semantics.md: population and snapshot read known rows alone.",
+        )  # fmt: skip
+    for name in (c for c in expected.columns if c not in keys):
+        a, b = _bits(have[name]), _bits(expected[name])
+        if a.dtype != b.dtype or (wrong := a.ne_missing(b)).any():
+            row = int(wrong.arg_max() or 0) if a.dtype == b.dtype else 0
+            entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
+            raise GuaranteeError(
+                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
+                found=have[name][row], do="A definition looks ahead: check its source (causal=True?) and its formula.",
+            )  # fmt: skip
+
+
+def _bits(values: pl.Series) -> pl.Series:
+    return values.reinterpret(dtype=pl.Int64) if values.dtype == pl.Float64 else values
