@@ -71,7 +71,7 @@ def test_a_schedule_fires_seals_the_next_day_and_leaves_its_verdict_and_no_proce
     copy = project / "state/up"
     server = sqlite3.connect(f"file:{copy / 'state/prefect/prefect.db'}?mode=ro", uri=True)  # what Prefect itself keeps
     runs = server.execute(
-        "SELECT auto_scheduled, created_by, parameters, deployment.name FROM flow_run"
+        "SELECT auto_scheduled, flow_run.created_by, flow_run.parameters, deployment.name FROM flow_run"
         " JOIN deployment ON deployment.id = deployment_id WHERE state_type = 'COMPLETED'"
     ).fetchall()
     server.close()
