@@ -15,6 +15,7 @@ from lockstep.evidently_report import write_report
 from lockstep.files import read_json
 from lockstep.graph import needed, stages
 from lockstep.project import project
+from lockstep.run import at_work
 from lockstep.stage import stage
 
 
@@ -34,9 +35,10 @@ def shadow(root: str | None = None) -> dict[str, Any]:
         ``decision``, ``reason`` and ``otherwise``, and the path of the ``page``.
     """
     folder = project(Path(root) if root else None).root
-    for name in needed(stages(folder), "shadow"):
-        stage_task(str(folder), name)
-    page, found = report(str(folder)), read_json(folder / "artifacts/shadow/shadow.json")
+    with at_work(folder):
+        for name in needed(stages(folder), "shadow"):
+            stage_task(str(folder), name)
+        page, found = report(str(folder)), read_json(folder / "artifacts/shadow/shadow.json")
     print(f"{found['decision']}: {found['reason']}\nopen {page}", flush=True)
     return {**{key: found[key] for key in ("decision", "reason", "otherwise")}, "page": page}
 
