@@ -14,6 +14,7 @@ from lockstep.clock import parse_day
 from lockstep.errors import UserError
 from lockstep.materialize import materialize as fill
 from lockstep.parity import prove_parity
+from lockstep.prefect_server import require_server
 from lockstep.project import project
 from lockstep.stage import stage
 
@@ -53,5 +54,11 @@ def materialize(root: str | None = None, until: str | None = None) -> dict[str, 
     return {"snapshot": materialize_task(folder, day), "parity": parity_task(folder)}
 
 
+def main() -> None:
+    """Run the flow on the server that is configured, or on an embedded one."""
+    require_server()
+    materialize(until=next(iter(sys.argv[1:]), None))
+
+
 if __name__ == "__main__":
-    sys.exit(stage(lambda: materialize(until=next(iter(sys.argv[1:]), None)) and None))
+    sys.exit(stage(main))

@@ -16,6 +16,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from lockstep.graph import StageBusy, run_stage, stages
+from lockstep.prefect_server import require_server
 from lockstep.project import project
 from lockstep.stage import stage
 
@@ -59,5 +60,11 @@ def rebuild(root: str | None = None) -> dict[str, str]:
     return {name: stage_task(str(folder), name).name for name in stages(folder)}
 
 
+def main() -> None:
+    """Run the flow on the server that is configured, or on an embedded one."""
+    require_server()
+    rebuild()
+
+
 if __name__ == "__main__":
-    sys.exit(stage(lambda: rebuild() and None))
+    sys.exit(stage(main))

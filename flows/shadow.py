@@ -14,6 +14,7 @@ from flows.rebuild import stage_task
 from lockstep.evidently_report import write_report
 from lockstep.files import read_json
 from lockstep.graph import needed, stages
+from lockstep.prefect_server import require_server
 from lockstep.project import project
 from lockstep.run import at_work
 from lockstep.stage import stage
@@ -43,5 +44,11 @@ def shadow(root: str | None = None) -> dict[str, Any]:
     return {**{key: found[key] for key in ("decision", "reason", "otherwise")}, "page": page}
 
 
+def main() -> None:
+    """Run the flow on the server that is configured, or on an embedded one."""
+    require_server()
+    shadow()
+
+
 if __name__ == "__main__":
-    sys.exit(stage(lambda: shadow() and None))
+    sys.exit(stage(main))

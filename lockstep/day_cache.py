@@ -37,7 +37,11 @@ class Hashes:
     def of(self, file: Path) -> str:
         """Return the md5 of a file; raise FileNotFoundError where there is none."""
         *known, digest = self._known.get(str(file.absolute()), [None])
-        return self.note(file, digest if known == _look(file) else file_hash(file))
+        look = _look(file)  # before the bytes are read: a file that is replaced meanwhile is looked at again next time
+        if known != look:
+            digest = file_hash(file)
+        self._used[str(file.absolute())] = [*look, digest]
+        return str(digest)
 
     def note(self, file: Path, digest: str) -> str:
         """Remember the md5 of a file that was just read or written, and return it."""

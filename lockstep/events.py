@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -179,16 +179,13 @@ class Events:
         landed = sorted({d for t in moving for d in t.days() if d < self.last})
         keys = self._keys(cache.hashes, landed)
         kept = {day: found for day in landed if (found := cache.find(day, keys[day]))}
-        proven, still = False, {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
-        for some in progress(self._batches([d for d in landed if d not in kept], moving), f"events {self.source.name}"):
-            rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
-            if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
+        missing = [d for d in landed if d not in kept]
+        batches = self._batches(missing, moving)
+        if len(missing) > 1 and not self._prove_days(batches[len(batches) // 2]):
+            return None
+        for some in progress(batches, f"events {self.source.name}"):
+            if (parts := self._derive_days(some)) is None:
                 return None
-            parts = self._derive_days(some, {**still, **{n: r.lazy() for n, r in rows.items()}})
-            for one in {some[0], some[-1]} if len(some) > 1 and not proven else ():
-                alone = {n: t.landed([one]).lazy() for n, t in self.tables.items() if not t.is_dimension}
-                self._prove("within_day", one, parts[one], self._derive_days([one], {**still, **alone})[one])
-            proven = True
             for day, events in parts.items():
                 kept[day] = cache.keep(day, keys[day], events)
         return [kept[day] for day in landed]
@@ -199,9 +196,28 @@ class Events:
         runs = zip(some, accumulate(sizes), strict=True)
         return [[d for d, _ in run] for _, run in groupby(runs, lambda pair: pair[1] // BATCH)]
 
-    def _derive_days(self, some: list[date], rows: Mapping[str, pl.LazyFrame]) -> dict[date, pl.DataFrame]:
-        """Return the events of each of some days, without gaps, from the rows that landed on them."""
-        events = _ordered(self.source, self.source.derive(**rows), self.zone).collect()
+    def _prove_days(self, some: list[date]) -> bool:
+        """Prove on a day amid `some` that its events follow from its rows; False where rows did not land on their day.
+
+        Before anything is kept: what a false claim leaves in the cache would not be looked at again.
+        """
+        one = some[len(some) // 2]
+        together, alone = self._derive_days(some), self._derive_days([one])
+        if together is None or alone is None:
+            return False
+        defined = self.derived(one + timedelta(days=1)).filter(pl.col(EVENT_DAY) == one)
+        for short in (together[one], alone[one]):
+            self._prove("within_day", one, short, defined.select(short.columns))
+        return True
+
+    def _derive_days(self, some: list[date]) -> dict[date, pl.DataFrame] | None:
+        """Return the events of each of some days, without gaps, from the rows that landed on them; None as above."""
+        rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
+        if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
+            return None
+        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
+        derived = self.source.derive(**still, **{n: r.lazy() for n, r in rows.items()})
+        events = _ordered(self.source, derived, self.zone).collect()
         parts = {day: part for (day,), part in events.partition_by(EVENT_DAY, as_dict=True).items()}
         if strange := sorted(set(parts) - set(some), key=str):
             raise DefinitionError(

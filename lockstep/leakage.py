@@ -12,8 +12,9 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from lockstep.agg import EVENT_DAY
 from lockstep.contract import Contract, load_contracts
-from lockstep.dataset import CUTOFF, LABEL, PART, Part, ask, parts
+from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts
 from lockstep.define import OnDemandView, Question, Source, View
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, Table, read_tables
@@ -40,7 +41,7 @@ def leakage(p: Project, days: int = 6) -> str:
     split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
     rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
     chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
-    compared = 0
+    compared = asked = 0
     for day in progress(chosen, "leakage"):
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
@@ -51,8 +52,10 @@ def leakage(p: Project, days: int = 6) -> str:
                 compared += published.height * len(view.features)
     _training_reads_its_snapshots(p, rows, views, question)
     for part in progress(split, "labels"):
-        _labels(history, question, part, rows, [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1])
-    return f"{compared:,} values on {len(chosen)} days, {rows.height:,} training rows"
+        some = [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1]
+        asked += len(some)
+        _labels(history, question, part, rows, some)
+    return f"{compared:,} values on {len(chosen)} days, {rows.height:,} labels, {asked} populations"
 
 
 class _ByDefinition(Events):
@@ -128,16 +131,24 @@ def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return rows.with_columns(*numbers, *(pl.col(c) + " falsified" for c in free if rows.schema[c] == pl.String))
 
 
-def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, cutoffs: list[date]) -> None:
-    """Compare populations and labels of `cutoffs` with what was known on the part's knowledge day alone."""
-    key = question.entity.key
-    few = part._replace(cutoffs=cutoffs)
-    published = rows.filter((pl.col(PART) == part.name) & pl.col(CUTOFF).is_in(cutoffs))
+def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, some: Sequence[date]) -> None:
+    """Compare the labels of a part with what had landed before its knowledge day, and populations on `some` days."""
+    key, columns = question.entity.key, [CUTOFF, question.entity.key, LABEL]
+    published = rows.filter(pl.col(PART) == part.name)
+    if sorted(published[CUTOFF].unique()) != part.cutoffs:
+        raise GuaranteeError(
+            "other cut-offs than the settings ask for", where=f"part {part.name}", expected=f"{len(part.cutoffs)}",
+            found=f"{published[CUTOFF].n_unique()}", do="Build the training set again with `lockstep run`.",
+        )  # fmt: skip
     for way, events in history.ways(question.source, part.known):
-        expected = ask(question, events, few, history.zone)
-        columns = [CUTOFF, key, LABEL]
-        _same(published.select(columns), expected.select(columns), [CUTOFF, key], f"labels of {part.name}, {way}")
-    for day in cutoffs:
+        later, answers = events.known(part.known), []
+        for day in part.cutoffs:
+            asked = published.filter(pl.col(CUTOFF) == day).select(key)
+            ahead = later.filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(question.horizon_days - 1)))
+            label = question.label(asked.lazy(), ahead.lazy()).select(key, pl.col(LABEL).cast(pl.Int8))
+            answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
+        _same(published.select(columns), pl.concat(answers), [CUTOFF, key], f"labels of {part.name}, {way}")
+    for day in some:
         for way, events in history.ways(question.source, day):
             asked = question.population(events.known(day).lazy(), day).select(key).sort(key).collect()
             have = published.filter(pl.col(CUTOFF) == day).select(key).sort(key)
@@ -162,6 +173,8 @@ def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[Vi
 def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: str) -> None:
     """Raise GuaranteeError for the first value that is not bit-equal; the order of rows does not matter."""
     have, expected = have.sort(keys), expected.sort(keys)
+    if missing := set(expected.columns) ^ set(have.columns):
+        raise GuaranteeError("other columns than the definitions give", where=where, found=", ".join(sorted(missing)))
     if not have.select(keys).equals(expected.select(keys)):
         raise GuaranteeError(
             "other entities than the day could know", where=where, expected=f"{expected.height} rows",
@@ -174,7 +187,7 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
             raise GuaranteeError(
                 f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
-                found=have[name][row], do="A definition looks ahead: check its source (causal=True?) and its formula.",
+                found=have[name][row], do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip
 
 

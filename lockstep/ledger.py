@@ -14,6 +14,7 @@ from lockstep.graph import models_of
 from lockstep.landings import read_landings
 from lockstep.lock import outputs_equal
 from lockstep.online import proven
+from lockstep.project import project
 
 __all__ = ["Ledger", "read_ledger", "write_ledger"]
 
@@ -101,7 +102,7 @@ def _lines(root: Path, data: str) -> dict[str, str]:
     for name, metrics in _judged(root):
         lines[name] = f"AUC {metrics['auc']:.4f} [{metrics['auc_low']:.4f}, {metrics['auc_high']:.4f}]"
     lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
-    lines["online"] = proven(root) or "nothing"
+    lines["online"] = proven(project(root)) or "nothing"
     return lines
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lockstep.errors import DataError
 from lockstep.files import read_json, write_json, write_text
 
 __all__ = ["lock_outputs", "outputs_equal", "own_lock", "same_inputs"]
@@ -42,17 +43,26 @@ def same_inputs(then: str, now: str) -> bool:
 def own_lock(root: Path) -> Iterator[None]:
     """Work with the lock that was rebuilt here; afterwards put the checked-in one back where only outputs differ."""
     lock, beside, head = root / "dvc.lock", root / "state/rebuilt.lock.json", _head(root)
-    if head is not None and lock.is_file() and lock.read_text(encoding="utf-8") == head and beside.is_file():
-        kept = read_json(beside)
-        if kept["head"] == head:
-            write_text(kept["rebuilt"], lock)
+    if head is not None and lock.is_file() and lock.read_text(encoding="utf-8") == head:
+        with suppress(DataError, KeyError, TypeError):  # nothing is kept, or nothing that can be used
+            kept = read_json(beside)
+            if kept["head"] == head:
+                write_text(kept["rebuilt"], lock)
     try:
         yield
     finally:
         now = lock.read_text(encoding="utf-8") if lock.is_file() else head
-        if head is not None and now is not None and now != head and same_inputs(head, now):
+        if head is not None and now is not None and now != head and _same(head, now):
             write_json({"head": head, "rebuilt": now}, beside)
             write_text(head, lock)
+
+
+def _same(then: str, now: str) -> bool:
+    """Compare as `same_inputs`; a lock that cannot be read, after a merge, say, is left to who reads it next."""
+    try:
+        return same_inputs(then, now)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _stages(text: str) -> dict[str, Any]:

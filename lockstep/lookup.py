@@ -37,6 +37,7 @@ __all__ = [
     "utc_in_sqlite",
 ]
 
+_BATCH = 500
 _FILL = "Fill it with `lockstep materialize`."
 
 
@@ -116,6 +117,18 @@ class LookUp:
             )
         return found
 
+    def everyone(self, view: View, entities: Sequence[object]) -> Found:
+        """Return all that the store holds of one view for `entities`, asked in batches."""
+        names = list(self.catalogue.schemas[view.name])
+        found = Found({name: [] for name in names}, [], [])
+        for start in range(0, len(entities), _BATCH):
+            some = self.rows({view.name: names}, view.entity.key, entities[start : start + _BATCH])[view.name]
+            for name in names:
+                found.values[name].extend(some.values[name])
+            found.whole.extend(some.whole)
+            found.instants.extend(some.instants)
+        return found
+
     def read(
         self, features: Mapping[str, Sequence[str]], views: Sequence[View], entity: object, at: datetime
     ) -> tuple[dict[str, Any], datetime]:
@@ -144,7 +157,7 @@ class LookUp:
         if not instants:
             raise UnknownEntity(f"no {views[0].entity.name} {entity!r}", where=f"snapshot {self.online.snapshot}")
         snapshot = min(instants)
-        if len(instants) > 1 or snapshot < self.online.instant:
+        if len(instants) > 1 or snapshot != self.online.instant:
             raise NotOnline(
                 "a row of another snapshot than the published one", where=f"{key} {entity}",
                 expected=self.online.instant, found=snapshot, do=_FILL,

@@ -21,18 +21,16 @@ from lockstep.project import Project
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-__all__ = ["BATCH", "materialize"]
-
-BATCH = 500
-"""Entities in one request to the store."""
+__all__ = ["materialize"]
 
 
 def materialize(project: Project, until: date | None = None) -> Online:
     """Fill the online store with the latest snapshot up to `until`, the last there is by default.
 
-    Each view is written in one transaction, and the record comes last: whoever reads meanwhile gets the rows of the
-    snapshot before. A run that was cut off is completed by the next one. Where the record is missing, or ``artifacts/``
-    no longer hold the snapshot that it names (other data or definitions), the store is emptied first.
+    Each view is written in one transaction: whoever reads meanwhile gets the rows of the snapshot before. From then
+    until the record, which comes last, nobody is answered. A run that was cut off is completed by the next one. Where
+    the record is missing, or ``artifacts/`` no longer hold the snapshot that it names (other data or definitions), the
+    store is emptied first.
 
     Raises
     ------
@@ -114,6 +112,7 @@ def _fill(project: Project, new: Online, *, empty: bool) -> None:
             # nothing without a word.
             store.materialize(new.instant, new.instant, feature_views=list(new.views))
             close_store(store)
+            _settle(store)
     except (sqlite3.Error, DecodeError) as e:
         names = ", ".join(str(path) for name, path in store_files(project).items() if name != "record")
         raise EnvironmentFault(
@@ -136,18 +135,23 @@ def _never_lock_readers(store: FeatureStore) -> None:
         connection.close()
 
 
+def _settle(store: FeatureStore) -> None:
+    """Move SQLite's write-ahead log into the file, whose bytes are then what was written."""
+    if store.config.online_store.type == "sqlite":
+        connection = sqlite3.connect(store.config.repo_path / store.config.online_store.path)
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        connection.close()
+
+
 def _check(lookup: LookUp) -> None:
     """Raise unless the store answers for every entity with the snapshot's row: an empty one answers too, with nulls."""
     online = lookup.online
     for view in lookup.catalogue.views:
-        features = {view.name: list(lookup.catalogue.schemas[view.name])}
         keys = read_parquet(online.file(lookup.catalogue.project.root, view.name))[view.entity.key].to_list()
-        for start in range(0, len(keys), BATCH):
-            found = lookup.rows(features, view.entity.key, keys[start : start + BATCH])[view.name]
-            for key, whole, instant in zip(keys[start:], found.whole, found.instants, strict=False):
-                if not whole or instant != online.instant:
-                    raise GuaranteeError(
-                        "the online store did not take a row", where=f"{view.name}, {view.entity.key} {key}",
-                        expected=online.instant, found=instant if whole else "none",
-                        do="Run `lockstep materialize` again.",
-                    )  # fmt: skip
+        found = lookup.everyone(view, keys)
+        for key, whole, instant in zip(keys, found.whole, found.instants, strict=True):
+            if not whole or instant != online.instant:
+                raise GuaranteeError(
+                    "the online store did not take a row", where=f"{view.name}, {view.entity.key} {key}",
+                    expected=online.instant, found=instant if whole else "none", do="Run `lockstep materialize` again.",
+                )  # fmt: skip

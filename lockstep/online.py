@@ -90,18 +90,25 @@ def store_files(project: Project) -> dict[str, Path]:
     return {"record": project.root / _RECORD, **local}
 
 
-def write_proof(root: Path, text: str) -> None:
+def write_proof(project: Project, text: str) -> None:
     """Record that what is online now was proven equal to the offline snapshot; `text` is the verdict's line."""
-    write_json({"online": file_hash(root / _RECORD), "text": text}, root / _PROOF)
+    write_json({**_online_now(project), "text": text}, project.root / _PROOF)
 
 
-def proven(root: Path) -> str | None:
-    """Return the line with which what is online now was proven; None where it was not."""
+def proven(project: Project) -> str | None:
+    """Return the line with which what is online now, byte for byte, was proven; None where it was not."""
     try:
-        proof = read_json(root / _PROOF)
-        return str(proof["text"]) if proof["online"] == file_hash(root / _RECORD) else None
+        proof = read_json(project.root / _PROOF)
+        now = _online_now(project)
+        return str(proof["text"]) if all(proof[name] == digest for name, digest in now.items()) else None
     except (DataError, OSError, KeyError, TypeError):
         return None
+
+
+def _online_now(project: Project) -> dict[str, str]:
+    """Return the md5 of the record, and of the store where it is a local file."""
+    files = {name: path for name, path in store_files(project).items() if name != "registry"}
+    return {name: file_hash(path) for name, path in files.items()}
 
 
 def pending(project: Project) -> bool:
@@ -109,6 +116,6 @@ def pending(project: Project) -> bool:
     about, online = read_json(project.root / "artifacts/features.json"), read_online(project.root)
     if online is None or not all(path.is_file() for path in store_files(project).values()):
         return True
-    if proven(project.root) is None:
+    if proven(project) is None:
         return True
     return (str(online.snapshot), online.features) != (about["last"], about["hashes"]["features"])

@@ -14,7 +14,7 @@ from lockstep.feast_objects import Catalogue
 from lockstep.files import read_json
 from lockstep.lookup import BadRequest, LookUp, NotOnline
 from lockstep.model_file import Fitted, open_model
-from lockstep.online import read_online, store_files
+from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
 from lockstep.train import named_model
 
@@ -131,6 +131,11 @@ class Predictor:
                 "the features that are online were computed by other code than the model's", where="state/online.json",
                 expected=expected[:12], found=online.code[:12],
                 do="Run `lockstep run` and `lockstep materialize`, then restart.",
+            )  # fmt: skip
+        if proven(self.project) is None:
+            raise NotOnline(
+                "what is online was not proven equal to the offline snapshot", where="state/parity.json",
+                do="Run `lockstep materialize`.",
             )  # fmt: skip
         return LookUp(self.catalogue, online)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -153,6 +154,8 @@ def _flow(project: Project) -> None:
     module, log = project.modules("flow")[0], project.root / "state/prefect/flow.err"
     log.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    for name in {"SIGTERM", "SIGHUP"} & set(signal.Signals.__members__):  # the flow must not go on alone
+        signal.signal(signal.Signals[name], signal.default_int_handler)
     with log.open("w", encoding="utf-8") as errors:
         command = [sys.executable, "-m", module]
         code = supervise(subprocess.Popen(command, cwd=project.root, env=env, stderr=errors, start_new_session=True))

@@ -19,6 +19,7 @@ import pytest
 from lockstep.dataset import join_features
 from lockstep.feast_objects import Catalogue
 from lockstep.model_file import open_model
+from lockstep.online import write_proof
 from lockstep.project import project
 from tests.conftest import ENV, lockstep
 from tests.data.test_online import KILLED, TABLE, entity_key, keys, said, sql
@@ -27,6 +28,12 @@ from tests.data.test_online import KILLED, TABLE, entity_key, keys, said, sql
 pytestmark = pytest.mark.filterwarnings("ignore:::feast", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
 
 CLOCK = datetime(2018, 1, 1, 5, tzinfo=UTC)
+
+
+def forge(folder, statement, *values):
+    """Change the store, and the proof with it: the guards behind the proof have to see it."""
+    sql(folder, statement, *values)
+    write_proof(project(folder), "planted")
 
 
 @contextlib.contextmanager
@@ -215,30 +222,31 @@ class TestTheStoreBreaks:
     def test_an_emptied_and_a_damaged_store(self, broken, garbage):
         folder, client, asked = broken
         (folder / "state/online.db").write_bytes(garbage)
+        write_proof(project(folder), "planted")
         for answer in (client.post("/predict", json=asked), client.get("/health")):
             refused(answer, 503, r"the online store cannot be read.*(no such table|not a database|malformed).*lockstep materialize")  # fmt: skip  # noqa: E501
 
     def test_an_emptied_table(self, broken):
         folder, client, asked = broken
-        sql(folder, f"DELETE FROM {TABLE}")
+        forge(folder, f"DELETE FROM {TABLE}")
         refused(client.post("/predict", json=asked), 503, r"a row is missing or incomplete.*lockstep materialize")
         refused(client.get("/health"), 503, r"a row is missing or incomplete")
         refused(client.post("/predict", json={"household_id": 21}), 404, "no household 21")
 
     def test_a_household_that_was_never_materialised(self, broken, household):
         folder, client, asked = broken
-        sql(folder, f"DELETE FROM {TABLE} WHERE entity_key = ?", entity_key(folder, household))
+        forge(folder, f"DELETE FROM {TABLE} WHERE entity_key = ?", entity_key(folder, household))
         refused(client.post("/predict", json=asked), 503, rf"a row is missing .*household_id {household}")
         assert client.get("/health").status_code == 200
 
     def test_a_feature_that_is_gone(self, broken, household):
         folder, client, asked = broken
-        sql(folder, f"DELETE FROM {TABLE} WHERE entity_key = ? AND feature_name = 'spend_30d'", entity_key(folder, household))  # fmt: skip  # noqa: E501
+        forge(folder, f"DELETE FROM {TABLE} WHERE entity_key = ? AND feature_name = 'spend_30d'", entity_key(folder, household))  # fmt: skip  # noqa: E501
         refused(client.post("/predict", json=asked), 503, r"a row is missing or incomplete")
 
     def test_a_row_of_an_older_snapshot(self, broken, household):
         folder, client, asked = broken
-        sql(folder, f"UPDATE {TABLE} SET event_ts = event_ts - 86400 WHERE entity_key = ?", entity_key(folder, household))  # fmt: skip  # noqa: E501
+        forge(folder, f"UPDATE {TABLE} SET event_ts = event_ts - 86400 WHERE entity_key = ?", entity_key(folder, household))  # fmt: skip  # noqa: E501
         refused(client.post("/predict", json=asked), 503, r"a row of another snapshot than the published one.*expected 2018-01-01 05:00:00\+00:00, found 2017-12-31")  # fmt: skip  # noqa: E501
 
     @pytest.mark.parametrize("value", ["double_val: nan", "double_val: 3.0", "string_val: 'three'"])
@@ -248,10 +256,19 @@ class TestTheStoreBreaks:
 
         folder, client, asked = broken
         planted = text_format.Parse(value, Value()).SerializeToString()
-        sql(folder, f"UPDATE {TABLE} SET value = ? WHERE entity_key = ? AND feature_name = 'trips_total'", planted, entity_key(folder, household))  # fmt: skip  # noqa: E501
+        forge(folder, f"UPDATE {TABLE} SET value = ? WHERE entity_key = ? AND feature_name = 'trips_total'", planted, entity_key(folder, household))  # fmt: skip  # noqa: E501
         refused(
             client.post("/predict", json=asked), 503, r"the online store holds what cannot be a feature.*trips_total"
         )
+
+    def test_a_value_that_somebody_changed_and_that_looks_like_one(self, broken, household):
+        from feast.protos.feast.types.Value_pb2 import Value
+
+        folder, client, asked = broken
+        planted = Value(int64_val=1).SerializeToString()
+        sql(folder, f"UPDATE {TABLE} SET value = ? WHERE entity_key = ? AND feature_name = 'trips_total'", planted, entity_key(folder, household))  # fmt: skip  # noqa: E501
+        for answer in (client.post("/predict", json=asked), client.get("/health")):
+            refused(answer, 503, r"what is online was not proven equal to the offline snapshot.*lockstep materialize")
 
     def test_features_of_other_code_than_the_models(self, broken):
         folder, client, asked = broken
@@ -294,6 +311,20 @@ def test_before_anything_is_online_there_is_no_score_and_then_there_is_without_a
         assert client.get("/health").status_code == 200
 
 
+def test_without_a_given_clock_a_request_is_answered_at_the_wall_clocks_instant(online_slice, copy, household):
+    folder = copy(online_slice)
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace('clock: "2018-01-01T05:00:00Z"', "clock: null"))
+    with serving(folder) as client:
+        now = datetime.now(UTC).date()
+        refused(
+            client.post("/predict", json={"household_id": household}), 503, rf"a stale snapshot.*before {now.year}-"
+        )
+        refused(client.get("/health"), 503, r"a stale snapshot")
+        asked = {"household_id": household, "at": "2018-01-01T05:00:00Z"}
+        assert client.post("/predict", json=asked).status_code == 200
+
+
 def test_a_null_that_the_model_never_saw_gives_no_score(online_slice):
     features, scores = offline(online_slice, "full", CLOCK)
     card = json.loads((online_slice / "artifacts/evaluate/full/card.json").read_text())
@@ -315,8 +346,17 @@ class TestFittedStateThatIsNotTheModels:
     def folder(self, online_slice, copy):
         return copy(online_slice)
 
-    def never_serves(self, folder, text, code=2):
-        assert re.search(text, said(lockstep(folder, "serve", "--port", "0"), code))
+    def never_serves(self, folder, text, *words):
+        command = [sys.executable, "-m", "lockstep", "serve", "--port", "0", *words]
+        with subprocess.Popen(
+            command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            served = process.stdout.readline()  # of a server that starts after all: it would go on for ever
+            if served:
+                process.kill()
+            told = process.stderr.read().splitlines()
+        assert (served, process.returncode, len(told)) == ("", 2, 1), told
+        assert re.search(text, told[0])
 
     @pytest.mark.parametrize("name", ["model.skops", "preprocess.skops"])
     def test_missing_altered_and_foreign(self, folder, name):
@@ -351,5 +391,4 @@ class TestFittedStateThatIsNotTheModels:
         self.never_serves(folder, r"^error: .*tenure_days")
 
     def test_a_model_that_nobody_knows(self, folder):
-        line = said(lockstep(folder, "serve", "--port", "0", "--model", "rfn"), 2)
-        assert re.search(r"^error: no model 'rfn' in .*Did you mean 'rfm'\?", line)
+        self.never_serves(folder, r"^error: no model 'rfn' in .*Did you mean 'rfm'\?", "--model", "rfn")
