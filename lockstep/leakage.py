@@ -187,7 +187,8 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
             raise GuaranteeError(
                 f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
-                found=have[name][row], do="A definition looks ahead: check its source (causal, within_day) and its formula.",
+                found=have[name][row],
+                do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip
 
 
