@@ -181,7 +181,7 @@ class Events:
         kept = {day: found for day in landed if (found := cache.find(day, keys[day]))}
         missing = [d for d in landed if d not in kept]
         batches = self._batches(missing, moving)
-        if len(missing) > 1 and not self._prove_days(batches[len(batches) // 2]):
+        if len(missing) > 1 and not self._prove_days(batches[-1]):
             return None
         for some in progress(batches, f"events {self.source.name}"):
             if (parts := self._derive_days(some)) is None:
@@ -197,11 +197,12 @@ class Events:
         return [[d for d, _ in run] for _, run in groupby(runs, lambda pair: pair[1] // BATCH)]
 
     def _prove_days(self, some: list[date]) -> bool:
-        """Prove on a day amid `some` that its events follow from its rows; False where rows did not land on their day.
+        """Prove on the last of `some` that its events follow from its rows; False where rows did not land on their day.
 
-        Before anything is kept: what a false claim leaves in the cache would not be looked at again.
+        The last day has the longest past to look back on. It is proven before anything is kept: what a false claim
+        leaves in the cache would not be looked at again.
         """
-        one = some[len(some) // 2]
+        one = some[-1]
         together, alone = self._derive_days(some), self._derive_days([one])
         if together is None or alone is None:
             return False

@@ -88,7 +88,7 @@ def next_days(folder):
         ),
         (
             lambda _: lambda f: f.filter((pl.col("cutoff") != f["cutoff"][0]) | (pl.col("label") == 0)),
-            "other entities than the day could know in labels of train",
+            "other entities than the day could know in population of 2017-04-03",
         ),
     ],
 )

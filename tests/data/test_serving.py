@@ -204,7 +204,7 @@ class TestTheStoreBreaks:
         yield folder, client, asked
         for path in (folder / "state").glob("online.db*"):
             path.unlink()
-        for name in ("online.db", "online.json", "registry.db"):
+        for name in ("online.db", "registry.db", "online.json", "parity.json"):
             shutil.copyfile(online_slice / "state" / name, folder / "state" / f"{name}.new")
             (folder / "state" / f"{name}.new").replace(folder / "state" / name)
         assert client.post("/predict", json=asked).json() == honest
