@@ -21,10 +21,7 @@ from lockstep.project import Project
 if TYPE_CHECKING:
     from feast import FeatureStore
 
-__all__ = ["BATCH", "materialize"]
-
-BATCH = 500
-"""Entities in one request to the store."""
+__all__ = ["materialize"]
 
 
 def materialize(project: Project, until: date | None = None) -> Online:
@@ -140,14 +137,11 @@ def _check(lookup: LookUp) -> None:
     """Raise unless the store answers for every entity with the snapshot's row: an empty one answers too, with nulls."""
     online = lookup.online
     for view in lookup.catalogue.views:
-        features = {view.name: list(lookup.catalogue.schemas[view.name])}
         keys = read_parquet(online.file(lookup.catalogue.project.root, view.name))[view.entity.key].to_list()
-        for start in range(0, len(keys), BATCH):
-            found = lookup.rows(features, view.entity.key, keys[start : start + BATCH])[view.name]
-            for key, whole, instant in zip(keys[start:], found.whole, found.instants, strict=False):
-                if not whole or instant != online.instant:
-                    raise GuaranteeError(
-                        "the online store did not take a row", where=f"{view.name}, {view.entity.key} {key}",
-                        expected=online.instant, found=instant if whole else "none",
-                        do="Run `lockstep materialize` again.",
-                    )  # fmt: skip
+        found = lookup.everyone(view, keys)
+        for key, whole, instant in zip(keys, found.whole, found.instants, strict=True):
+            if not whole or instant != online.instant:
+                raise GuaranteeError(
+                    "the online store did not take a row", where=f"{view.name}, {view.entity.key} {key}",
+                    expected=online.instant, found=instant if whole else "none", do="Run `lockstep materialize` again.",
+                )  # fmt: skip

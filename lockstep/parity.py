@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lockstep.clock import INSTANT
-from lockstep.define import OnDemandView, View
+from lockstep.define import OnDemandView
 from lockstep.errors import GuaranteeError
 from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
-from lockstep.lookup import Found, LookUp, NotOnline, hushed
-from lockstep.materialize import BATCH
+from lockstep.lookup import LookUp, NotOnline, hushed
 from lockstep.online import read_online, write_proof
 from lockstep.project import Project
 
@@ -100,7 +99,7 @@ def _compare(lookup: LookUp) -> Parity:
     for view in catalogue.views:
         offline = read_parquet(online.file(root, view.name))
         keys = offline[view.entity.key].to_list()
-        found = _read(lookup, view, keys)
+        found = lookup.everyone(view, keys)
         held[view.name] = {view.entity.key: keys, **found.values}
         seen |= {(view.entity.name, key) for key in keys}
         instants = {"event_timestamp": found.instants}
@@ -112,19 +111,6 @@ def _compare(lookup: LookUp) -> Parity:
     first = [d for differences in wrong.values() for d in differences][:_SHOWN]
     names = " or ".join(dict.fromkeys(view.entity.name for view in catalogue.views))
     return Parity(online.snapshot, names, len(seen) - len(wrong), len(seen), len(catalogue.types), tuple(first))
-
-
-def _read(lookup: LookUp, view: View, keys: Sequence[Any]) -> Found:
-    """Return all that the store holds of a view for `keys`."""
-    names = list(lookup.catalogue.schemas[view.name])
-    all_ = Found({name: [] for name in names}, [], [])
-    for start in range(0, len(keys), BATCH):
-        some = lookup.rows({view.name: names}, view.entity.key, keys[start : start + BATCH])[view.name]
-        for name in names:
-            all_.values[name].extend(some.values[name])
-        all_.whole.extend(some.whole)
-        all_.instants.extend(some.instants)
-    return all_
 
 
 def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Difference]:

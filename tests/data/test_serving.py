@@ -291,6 +291,20 @@ def test_before_anything_is_online_there_is_no_score_and_then_there_is_without_a
         assert client.get("/health").status_code == 200
 
 
+def test_without_a_given_clock_a_request_is_answered_at_the_wall_clocks_instant(online_slice, copy, household):
+    folder = copy(online_slice)
+    params = (folder / "params.yaml").read_text()
+    (folder / "params.yaml").write_text(params.replace('clock: "2018-01-01T05:00:00Z"', "clock: null"))
+    with serving(folder) as client:
+        now = datetime.now(UTC).date()
+        refused(
+            client.post("/predict", json={"household_id": household}), 503, rf"a stale snapshot.*before {now.year}-"
+        )
+        refused(client.get("/health"), 503, r"a stale snapshot")
+        asked = {"household_id": household, "at": "2018-01-01T05:00:00Z"}
+        assert client.post("/predict", json=asked).status_code == 200
+
+
 def test_a_null_that_the_model_never_saw_gives_no_score(online_slice):
     features, scores = offline(online_slice, "full", CLOCK)
     card = json.loads((online_slice / "artifacts/evaluate/full/card.json").read_text())
@@ -312,8 +326,17 @@ class TestFittedStateThatIsNotTheModels:
     def folder(self, online_slice, copy):
         return copy(online_slice)
 
-    def never_serves(self, folder, text, code=2):
-        assert re.search(text, said(lockstep(folder, "serve", "--port", "0"), code))
+    def never_serves(self, folder, text, *words):
+        command = [sys.executable, "-m", "lockstep", "serve", "--port", "0", *words]
+        with subprocess.Popen(
+            command, cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            served = process.stdout.readline()  # of a server that starts after all: it would go on for ever
+            if served:
+                process.kill()
+            told = process.stderr.read().splitlines()
+        assert (served, process.returncode, len(told)) == ("", 2, 1), told
+        assert re.search(text, told[0])
 
     @pytest.mark.parametrize("name", ["model.skops", "preprocess.skops"])
     def test_missing_altered_and_foreign(self, folder, name):
@@ -348,5 +371,4 @@ class TestFittedStateThatIsNotTheModels:
         self.never_serves(folder, r"^error: .*tenure_days")
 
     def test_a_model_that_nobody_knows(self, folder):
-        line = said(lockstep(folder, "serve", "--port", "0", "--model", "rfn"), 2)
-        assert re.search(r"^error: no model 'rfn' in .*Did you mean 'rfm'\?", line)
+        self.never_serves(folder, r"^error: no model 'rfn' in .*Did you mean 'rfm'\?", "--model", "rfn")
