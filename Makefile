@@ -19,7 +19,7 @@ serve: .venv/ready  ## answer predictions over HTTP
 	@$(BIN)/lockstep serve
 
 test: .venv/ready  ## every test, on the real data
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 check: .venv/ready  ## lint, format and types
 	@$(BIN)/ruff check .

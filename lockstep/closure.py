@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
+from lockstep.errors import DefinitionError
 from lockstep.files import file_hash
 from lockstep.project import Project
 
@@ -50,7 +51,11 @@ def closure_hash(project: Project, module: str, *, roles: bool = True) -> str:
 @lru_cache(None)
 def _read(text: str, module: str, is_package: bool) -> tuple[list[str], list[str]]:
     """Return the modules that a module's text imports, and the roles it asks for."""
-    tree = ast.parse(text)
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as e:
+        where = f"{module.replace('.', '/')}.py line {e.lineno}"
+        raise DefinitionError("not Python", where=where, found=e.msg, do="Mend the file.") from None
     return list(_imports(tree, module, is_package=is_package)), list(_roles(tree))
 
 

@@ -12,7 +12,7 @@ import yaml
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
 from lockstep.define import OnDemandView, Service, View
-from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.errors import DefinitionError, SettingsError, did_you_mean
 from lockstep.events import event_schema
 from lockstep.project import Project
 from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
@@ -57,6 +57,16 @@ class Catalogue:
                         f"unknown feature {feature!r}", where=f"service {service.name}",
                         do=did_you_mean(feature, self.types),
                     )  # fmt: skip
+
+    def require_services(self) -> None:
+        """Raise SettingsError for a model that reads a service which nobody defined."""
+        known = [s.name for s in self.services]
+        for name, model in self.project.settings.models.items():
+            if model.service not in known:
+                raise SettingsError(
+                    f"no service {model.service!r}", where=f"models.{name}.service of params.yaml",
+                    do=did_you_mean(model.service, known),
+                )  # fmt: skip
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""

@@ -74,6 +74,8 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     if new:
         write_landings([*ledger, *new], root / "landings.csv")
     _move_into_place(beside, root / "data")
+    if missing:
+        print(f"refilled {len(missing)} sealed partitions", flush=True)
     return new
 
 

@@ -74,7 +74,10 @@ def _path(root: Path, data: str) -> Path:
 
 def _outputs(root: Path) -> str:
     equal = outputs_equal(root)
-    return "no dvc.lock in git yet" if equal is None else f"{equal[0]}/{equal[1]} equal to the checked-in dvc.lock"
+    if equal is None:
+        return "no dvc.lock in git yet"
+    more = "" if equal[0] == equal[1] else "; `dvc metrics diff` tells what moved"
+    return f"{equal[0]}/{equal[1]} equal to the checked-in dvc.lock{more}"
 
 
 def _lines(root: Path, data: str) -> dict[str, str]:

@@ -190,7 +190,7 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
     """
     if at < snapshot:
         raise BadRequest(
-            "the online store holds no history", where="at", expected=f"{snapshot.isoformat()} or later",
+            "the online store holds no history: `at` is too early", expected=f"{snapshot.isoformat()} or later",
             found=at.isoformat(), do="Ask the offline store about the past.",
         )  # fmt: skip
     # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.

@@ -18,6 +18,7 @@ from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
 from lockstep.evidently_report import report_pending
+from lockstep.feast_objects import Catalogue
 from lockstep.graph import changed, require_models
 from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed
@@ -47,7 +48,8 @@ def run(project: Project) -> Ledger:
         todo = changed(root) or pending(project)
         if not todo:
             return verdict(root, data)
-    print(f"to do: {', '.join(todo)}\nstarting Prefect", flush=True)
+    Catalogue(project).require_services()  # a wrong definition is told before anything runs
+    print(f"to do: {', '.join(todo)}, and what follows\nstarting Prefect", flush=True)
     _flow(project)
     with at_work(root):  # another run may have come between: its verdict is the newer one
         return verdict(root, check_data(root))

@@ -41,7 +41,10 @@ def app(project: Project, model: str | None = None) -> "FastAPI":
     from lockstep.predictor import Predictor
 
     predictor = Predictor(project, model or project.settings.serve.model)
-    api = FastAPI(title=f"Lockstep {predictor.name}", description=project.settings.models[predictor.name].service)
+    api = FastAPI(
+        title=f"Lockstep {predictor.name}", description=project.settings.models[predictor.name].service,
+        docs_url=None, redoc_url=None,  # they load their scripts from elsewhere; /openapi.json is the reference
+    )  # fmt: skip
     api.state.predictor = predictor
     asked: Any = _asked(predictor)
 
@@ -169,8 +172,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as e:
         code = e.errno or 0  # below 0: a name that cannot be resolved
         raise EnvironmentFault(
-            "cannot listen", where=f"{host}:{port}", found=os.strerror(code).lower() if code > 0 else e,
-            do="Choose another with --port or --host, or stop who has it.",
+            f"cannot listen on {host}:{port}", found=os.strerror(code).lower() if code > 0 else e,
+            do="Choose another with --port or --host, or end what listens there.",
         ) from None  # fmt: skip
 
 

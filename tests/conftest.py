@@ -4,14 +4,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from hypothesis import settings
 
 from lockstep.clone import copy_project
 from lockstep.stage import QUIET
 
 os.environ.update(QUIET)  # Prefect counts its users at import
+settings.register_profile("lockstep", deadline=None)  # a slow machine is no fault
+settings.load_profile("lockstep")
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
 
@@ -34,21 +39,45 @@ def lockstep(folder: Path, *words: str, module: str = "lockstep", **env: str) ->
 
 
 @pytest.fixture(scope="session")
-def landed_slice(tmp_path_factory) -> Path:
+def once(tmp_path_factory, worker_id) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a project once for all processes that run tests, and give its folder to each."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        folder, done = shared / name / "project", shared / name / "done"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def landed_slice(once) -> Path:
     """A project with one household in twenty: landed and committed, nothing built. Copy it before changing it."""
-    folder = copy_project(ROOT, tmp_path_factory.mktemp("landed") / "project", keep_one_in=20)
+    return once("landed", _land)
+
+
+@pytest.fixture(scope="session")
+def built_slice(landed_slice, once) -> Path:
+    """The slice after `lockstep run`, its dvc.lock committed. Copy it before changing it."""
+    return once("built", lambda folder: _build(landed_slice, folder))
+
+
+def _land(folder: Path) -> None:
+    copy_project(ROOT, folder, keep_one_in=20)
     done = lockstep(folder, "land")
     assert done.returncode == 0, done.stderr
     git(folder, "add", "-A")
     git(folder, "commit", "-qm", "landed")
-    return folder
 
 
-@pytest.fixture(scope="session")
-def built_slice(landed_slice, tmp_path_factory) -> Path:
-    """The slice after `lockstep run`, its dvc.lock committed. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("built") / "project"
-    shutil.copytree(landed_slice, folder, symlinks=True)
+def _build(landed: Path, folder: Path) -> None:
+    shutil.copytree(landed, folder, symlinks=True)
     done = lockstep(folder, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     status = git(folder, "status", "--porcelain")
@@ -56,7 +85,6 @@ def built_slice(landed_slice, tmp_path_factory) -> Path:
     git(folder, "commit", "-qm", "built")
     for name, text in {"run.out": done.stdout, "run.err": done.stderr, "run.status": status}.items():
         (folder / "state" / name).write_text(text, encoding="utf-8")
-    return folder
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ from tests.conftest import lockstep
 
 
 @pytest.fixture(scope="session")
-def online_slice(built_slice, tmp_path_factory) -> Path:
+def online_slice(built_slice, once) -> Path:
     """The built slice after `lockstep materialize`. Copy it before changing it."""
-    folder = tmp_path_factory.mktemp("online") / "project"
-    shutil.copytree(built_slice, folder, symlinks=True)
+    return once("online", lambda folder: _materialize(built_slice, folder))
+
+
+def _materialize(built: Path, folder: Path) -> None:
+    shutil.copytree(built, folder, symlinks=True)
     done = lockstep(folder, "materialize")
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "state/materialize.out").write_text(done.stdout, encoding="utf-8")
     (folder / "state/materialize.err").write_text(done.stderr, encoding="utf-8")
-    return folder

@@ -357,6 +357,46 @@ def test_a_model_that_is_not_in_the_matrix_of_the_graph_is_told(built_slice, cop
     assert "model 'full' is missing in models in params.yaml" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        (
+            "features/household.py",
+            "    ],\n)",
+            "    \n)",
+            r"^error: not Python in features/household.py line \d+: found ",
+        ),
+        (
+            "features/services.py",
+            '"trips_90d"',
+            '"trips_90"',
+            r"unknown feature 'trips_90' .* Did you mean 'trips_90d'\?",
+        ),
+        (
+            "features/household.py",
+            'agg.sum("value")',
+            'agg.sum("valu")',
+            r"unknown event column 'valu' .* mean 'value'\?",
+        ),
+        (
+            "params.yaml",
+            "service: full",
+            "service: ful",
+            r"no service 'ful' in models.full.service of params.yaml. Did",
+        ),
+    ],
+)
+def test_a_wrong_definition_is_told_before_prefect_starts(built_slice, copy, edit, said):
+    folder, (file, old, new) = copy(built_slice), edit
+    text = (folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    done = lockstep(folder, "run")
+    assert done.returncode == 2
+    assert re.search(said, one_sentence(done))
+    assert "starting Prefect" not in done.stdout
+
+
 def test_where_model_bytes_differ_from_the_checked_in_ones_the_lock_stays_and_the_verdict_counts(built_slice, copy):
     """Another type of processor, as seen from here: git holds a lock whose model bytes this machine does not give."""
     folder = copy(built_slice)
