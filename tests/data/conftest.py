@@ -20,3 +20,12 @@ def _materialize(built: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (folder / "state/materialize.out").write_text(done.stdout, encoding="utf-8")
     (folder / "state/materialize.err").write_text(done.stderr, encoding="utf-8")
+
+
+@pytest.fixture
+def offline_slice(built_slice, copy) -> Path:
+    """A copy of the built slice of which nothing was ever online."""
+    folder = copy(built_slice)
+    for name in ("online.json", "parity.json", "online.db", "registry.db"):
+        (folder / "state" / name).unlink()
+    return folder

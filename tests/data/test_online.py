@@ -69,9 +69,9 @@ def test_a_snapshot_goes_online_and_every_household_is_equal(online_slice):
     assert not pending(project(online_slice))
 
 
-def test_it_is_pending_until_it_is_at_the_last_snapshot_and_whole(built_slice, online_slice, copy):
-    assert pending(project(built_slice))
-    folder = copy(online_slice)
+def test_it_is_pending_until_it_is_at_the_last_snapshot_and_whole(offline_slice, online_slice, copy):
+    assert pending(project(offline_slice))
+    folder = copy(online_slice, "other")
     record, db = folder / "state/online.json", folder / "state/online.db"
     honest = record.read_text()
     features = json.loads(honest)["features"]
@@ -246,8 +246,8 @@ def killed(folder, day):
     assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
-def test_a_first_run_that_was_killed_leaves_nothing_online_and_the_next_completes(built_slice, copy):
-    folder = copy(built_slice)
+def test_a_first_run_that_was_killed_leaves_nothing_online_and_the_next_completes(offline_slice):
+    folder = offline_slice
     killed(folder, "2018-01-01")
     assert content(folder) == []
     assert pending(project(folder))
@@ -258,8 +258,8 @@ def test_a_first_run_that_was_killed_leaves_nothing_online_and_the_next_complete
     assert f"{n} of {n} households equal" in done.stdout, done.stderr
 
 
-def test_a_later_run_that_was_killed_leaves_the_snapshot_before_whole_and_readable(built_slice, copy):
-    folder = copy(built_slice)
+def test_a_later_run_that_was_killed_leaves_the_snapshot_before_whole_and_readable(offline_slice):
+    folder = offline_slice
     assert lockstep(folder, "materialize", "--until", "2017-12-30").returncode == 0
     before = content(folder)
     killed(folder, "2018-01-01")

@@ -10,7 +10,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import polars as pl
@@ -39,27 +41,27 @@ def forge(folder, statement, *values):
 @contextlib.contextmanager
 def serving(folder, *words, within="."):
     """Run `lockstep serve` on a free port until the block ends, then stop it as a terminal does."""
-    errors = folder / "state/serve.err"
-    with errors.open("w", encoding="utf-8") as stderr:
+    with tempfile.NamedTemporaryFile(dir=folder / "state", suffix=".err") as stderr:
+        errors = Path(stderr.name)
         process = subprocess.Popen(
             [sys.executable, "-m", "lockstep", "serve", "--port", "0", *words],
             cwd=folder / within, env={**ENV, "PYTHONPATH": str(folder)}, stdout=subprocess.PIPE, stderr=stderr,
             text=True, start_new_session=True,
         )  # fmt: skip
-        first = process.stdout.readline()
-        assert first, errors.read_text()
-        url = re.search(r"http://[^\s,]+", first).group(0)
-        try:
-            with httpx.Client(base_url=url, timeout=60) as client:
-                client.first, client.errors = first, errors
-                yield client
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            rest = process.stdout.read()
-            process.stdout.close()
-    assert process.wait(60) == 0
-    assert rest.endswith("stop with Ctrl-C\nstopped\n"), rest
-    assert "Traceback" not in errors.read_text()
+        with process:
+            first = process.stdout.readline()
+            assert first, errors.read_text()
+            url = re.search(r"http://[^\s,]+", first).group(0)
+            try:
+                with httpx.Client(base_url=url, timeout=60) as client:
+                    client.first, client.errors = first, errors
+                    yield client
+            finally:
+                os.killpg(process.pid, signal.SIGINT)
+                rest = process.stdout.read()
+        assert process.returncode == 0
+        assert rest.endswith("stop with Ctrl-C\nstopped\n"), rest
+        assert "Traceback" not in errors.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +296,8 @@ class TestTheStoreBreaks:
             assert other.post("/predict", json=asked).status_code == 200
 
 
-def test_before_anything_is_online_there_is_no_score_and_then_there_is_without_a_restart(built_slice, copy, household):
-    folder = copy(built_slice)
+def test_before_anything_is_online_there_is_no_score_and_then_there_is_without_a_restart(offline_slice, household):
+    folder = offline_slice
     with serving(folder) as client:
         assert "no answer yet: nothing is online" in client.first
         for answer in (client.post("/predict", json={"household_id": household}), client.get("/health")):
