@@ -211,6 +211,20 @@ def test_a_source_that_claims_to_follow_from_a_day_and_does_not_is_refused(contr
         Events(first_of_all, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST)
 
 
+def test_a_false_claim_is_refused_however_few_days_are_derived_at_once_and_leaves_nothing_behind(
+    contract, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("lockstep.events.BATCH", 1)  # partitions of real volume: a day at a time
+    files = {}
+    for n in range(1, 5):
+        path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
+        table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
+    cache = DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))
+    with pytest.raises(DefinitionError, match="not within_day in source first_of_all"):
+        Events(first_of_all, {"visits": Table(contract, None, ZONE, files)}, FIRST, LAST, cache=cache).known(LAST)
+    assert not list((tmp_path / "kept").glob("*.parquet"))
+
+
 def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, tmp_path, monkeypatch):
     cache = lambda: DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))  # noqa: E731
     files = {}

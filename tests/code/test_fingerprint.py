@@ -7,11 +7,14 @@ import subprocess
 import sys
 from datetime import date
 
+import numpy as np
 import polars as pl
 import pytest
 
-from lockstep.day_cache import DayCache, Hashes
-from lockstep.fingerprint import changes
+from lockstep.day_cache import DayCache, Hashes, day_keys
+from lockstep.define import View
+from lockstep.fingerprint import changes, view_parts
+from lockstep.project import project
 from tests.conftest import ENV, ROOT
 
 VIEWS = """
@@ -191,3 +194,30 @@ class TestDayCache:
         for text in ("", "[1]", '{"a": 1}', *(json.dumps({str(kept.path): x}) for x in (["x"], [], 1))):
             (tmp_path / "hashes.json").write_text(text, encoding="utf-8")
             assert self.cache(tmp_path).find(self.DAY, "k") == kept
+
+
+def test_the_key_of_a_day_follows_the_content_of_every_partition_known_by_then(tmp_path):
+    days = [date(2017, 3, n) for n in (1, 2, 3)]
+    files = {day: tmp_path / f"{day}.parquet" for day in days}
+    for n, path in enumerate(files.values()):
+        path.write_bytes(bytes([n]))
+
+    def keys():
+        return day_keys("seed", {"visits": files}, Hashes(tmp_path / "none.json"), date(2017, 3, 2), date(2017, 3, 5))
+
+    before = keys()
+    files[days[1]].write_bytes(b"other content")
+    after = keys()
+    assert {day.day: before[day] == after[day] for day in before} == {2: True, 3: False, 4: False, 5: False}
+    assert len(set(before.values())) == 4
+    seeded = day_keys("other", {"visits": files}, Hashes(tmp_path / "none.json"), date(2017, 3, 2), date(2017, 3, 5))
+    assert not set(seeded.values()) & set(after.values())
+
+
+@pytest.mark.parametrize("library", [pl, np], ids=["polars", "numpy"])
+def test_another_polars_or_numpy_is_another_computation(monkeypatch, library):
+    here = project(ROOT)
+    view = here.objects("views", View)[0]
+    before = view_parts(here, view)
+    monkeypatch.setattr(library, "__version__", "0.0.1")
+    assert changes(before, view_parts(here, view)) == ["polars or numpy"]
