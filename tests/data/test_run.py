@@ -69,7 +69,8 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
     said = (built_slice / "state/run.out").read_text()
     ledger = said[said.index("landings ") :]
-    for name in ("landings", "rows", "features", "dataset", "full", "rfm", "bg_nbd", "recency", "mean", "outputs"):
+    names = "landings rows features dataset full rfm bg_nbd recency mean shadow online outputs"
+    for name in names.split():
         assert re.search(rf"^{name} +\S", ledger, re.MULTILINE), name
     assert ledger.rstrip().endswith("open state/report.html")
     page = (built_slice / "state/report.html").read_text()
@@ -82,6 +83,9 @@ def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
         "matplotlib.org",
     }
     assert not re.search(r"<(script|link|img|iframe)\b[^>]*(src|href)=", page)
+    links = re.findall(r'<a href="([^"]+)"', page)
+    assert len(links) >= 5
+    assert not [link for link in links if not (built_slice / "state" / link).exists()]
 
 
 def test_no_warning_of_a_dependency_reaches_the_screen(built_slice):
@@ -357,35 +361,15 @@ def test_a_model_that_is_not_in_the_matrix_of_the_graph_is_told(built_slice, cop
     assert "model 'full' is missing in models in params.yaml" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "said"),
-    [
-        (
-            "features/household.py",
-            "    ],\n)",
-            "    \n)",
-            r"^error: not Python in features/household.py line \d+: found ",
-        ),
-        (
-            "features/services.py",
-            '"trips_90d"',
-            '"trips_90"',
-            r"unknown feature 'trips_90' .* Did you mean 'trips_90d'\?",
-        ),
-        (
-            "features/household.py",
-            'agg.sum("value")',
-            'agg.sum("valu")',
-            r"unknown event column 'valu' .* mean 'value'\?",
-        ),
-        (
-            "params.yaml",
-            "service: full",
-            "service: ful",
-            r"no service 'ful' in models.full.service of params.yaml. Did",
-        ),
-    ],
-)
+WRONG = {
+    r"^error: not Python in features/household.py line \d+: found ": ("features/household.py", "    ],\n)", "    \n)"),
+    r"unknown feature 'trips_90' .* Did you mean 'trips_90d'\?": ("features/services.py", '"trips_90d"', '"trips_90"'),
+    r"unknown event column 'valu' .* mean 'value'\?": ("features/household.py", 'agg.sum("value")', 'agg.sum("valu")'),
+    r"no service 'ful' in models.full.service of params": ("params.yaml", "service: full", "service: ful"),
+}
+
+
+@pytest.mark.parametrize(("said", "edit"), WRONG.items())
 def test_a_wrong_definition_is_told_before_prefect_starts(built_slice, copy, edit, said):
     folder, (file, old, new) = copy(built_slice), edit
     text = (folder / file).read_text(encoding="utf-8")

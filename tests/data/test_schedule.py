@@ -126,4 +126,8 @@ def test_a_configured_server_that_is_not_there_is_told_and_nothing_is_built(buil
     assert done.returncode == 3, done.stderr
     told = r"error: the Prefect server does not answer in PREFECT_API_URL http://127.0.0.1:9/api: .*\n"
     assert re.fullmatch(told, done.stderr), done.stderr
+    for flow in ("rebuild", "materialize", "shadow"):
+        done = lockstep(folder, module=f"flows.{flow}", PREFECT_API_URL="http://127.0.0.1:9/api")
+        assert done.returncode == 3
+        assert re.fullmatch(told, done.stderr), done.stderr
     assert (folder / "dvc.lock").read_bytes() == lock
