@@ -108,6 +108,9 @@ def proven(project: Project) -> str | None:
 def _online_now(project: Project) -> dict[str, str]:
     """Return the md5 of the record, and of the store where it is a local file."""
     files = {name: path for name, path in store_files(project).items() if name != "registry"}
+    log = Path(f"{files.get('store', '')}-wal")  # SQLite's: what is written and not yet in the file
+    if log.is_file() and log.stat().st_size:
+        files["log"] = log
     return {name: file_hash(path) for name, path in files.items()}
 
 

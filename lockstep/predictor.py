@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -116,6 +117,9 @@ class Predictor:
                 "nothing is online", where=str(e.filename), found="no such file", do="Run `lockstep materialize`."
             ) from None
         stamp = [(s.st_ino, s.st_mtime_ns, s.st_size) for name, s in found.items() if name != "registry"]
+        with suppress(OSError):  # SQLite's log, while something is written
+            log = os.stat(f"{self._files.get('store')}-wal")  # noqa: PTH116 - as above
+            stamp += [(log.st_ino, log.st_mtime_ns, log.st_size)] if log.st_size else []
         if self._lookup is None or stamp != self._stamp:
             self._close()
             self._lookup, self._stamp = self._open(), stamp

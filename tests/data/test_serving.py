@@ -35,6 +35,7 @@ CLOCK = datetime(2018, 1, 1, 5, tzinfo=UTC)
 def forge(folder, statement, *values):
     """Change the store, and the proof with it: the guards behind the proof have to see it."""
     sql(folder, statement, *values)
+    sql(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
     write_proof(project(folder), "planted")
 
 
