@@ -172,8 +172,9 @@ class View:
     name, version
         A changed feature is a new version, kept beside the old one while a model reads it. The view and its features
         are written under plain names; those of version N > 1 get ``_vN``, by which all others call them.
-    entity, source
-        Whose features, from which events.
+    entities, source
+        Whose features, from which events. Features of several entities together, such as a household in a store, are
+        keyed by all of them.
     features
         In order; a formula may read the ones before it.
     ttl_days
@@ -186,7 +187,7 @@ class View:
     """
 
     name: str
-    entity: Entity
+    entities: tuple[Entity, ...] | list[Entity]
     source: Source
     features: tuple[Feature, ...] | list[Feature]
     ttl_days: int
@@ -199,9 +200,10 @@ class View:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _keyed(self.entities, f"view {self.name}")
         self._versioned()
         self._flagged()
-        _unique([f.name for f in self.features], f"view {self.name}")
+        _unique([*self.keys, *(f.name for f in self.features)], f"view {self.name}")
         if self.ttl_days < 1:
             raise DefinitionError(
                 "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
@@ -249,6 +251,16 @@ class View:
     def known(self) -> str:
         """Return the name of the feature that tells rows from what stands in for them."""
         return f"{self.name.removesuffix(self._ending)}_known{self._ending}"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns that identify a row of a snapshot, in the order of the entities."""
+        return tuple(e.key for e in self.entities)
+
+    @property
+    def whose(self) -> str:
+        """Return whose features these are, for people: ``household x store``."""
+        return " x ".join(e.name for e in self.entities)
 
     @property
     def folder(self) -> str:
@@ -377,12 +389,26 @@ class Question:
     """
 
     name: str
-    entity: Entity
+    entities: tuple[Entity, ...] | list[Entity]
     source: Source
     horizon_days: int
     population: Callable[[pl.LazyFrame, date], pl.LazyFrame]
     label: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
     description: str = ""
+
+    def __post_init__(self) -> None:
+        _keyed(self.entities, f"question {self.name}")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns that identify who is asked about, in the order of the entities."""
+        return tuple(e.key for e in self.entities)
+
+
+def _keyed(entities: Sequence[Entity], where: str) -> None:
+    keys = [e.key for e in entities]
+    if not keys or len(set(keys)) < len(keys):
+        raise DefinitionError("entities without keys of their own", where=where, found=keys, do="Name each once.")
 
 
 def _unique(names: list[str], where: str) -> None:

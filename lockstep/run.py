@@ -51,7 +51,8 @@ def run(project: Project) -> Ledger:
             return verdict(root, data)
     catalogue = Catalogue(project)
     catalogue.require_services()  # a wrong definition is told before anything runs
-    print(*catalogue.deprecated(), sep="\n", end="\n" if catalogue.deprecated() else "")
+    for line in catalogue.deprecated():
+        print(line)
     print(f"to do: {', '.join(todo)}, and what follows\nstarting Prefect", flush=True)
     _flow(project)
     with at_work(root):  # another run may have come between: its verdict is the newer one
