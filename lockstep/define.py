@@ -157,6 +157,11 @@ class Feature:
         return zero or self.nullable is False
 
     @property
+    def reads(self) -> list[str]:
+        """Return the features that the formula reads; none for an aggregation."""
+        return self.value.meta.root_names() if isinstance(self.value, pl.Expr) else []
+
+    @property
     def bounds(self) -> tuple[float | None, float | None]:
         """Return the lowest and the highest value that the feature may have."""
         count = isinstance(self.value, Aggregation) and self.value.kind in ("count", "distinct")

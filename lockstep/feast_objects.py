@@ -36,11 +36,11 @@ class Catalogue:
     def __init__(self, project: Project) -> None:
         self.project = project
         every = project.objects("views", View)
-        for view in every:
-            if sum(v.name == view.name for v in every) > 1:
-                raise DefinitionError(
-                    f"view {view.name!r} is defined twice", where="the views", do="Rename one, or raise its version."
-                )
+        names = [v.name for v in every]
+        if twice := next((n for n in names if names.count(n) > 1), None):
+            raise DefinitionError(
+                f"view {twice!r} is defined twice", where="the views", do="Rename one, or give it another version."
+            )
         self.views = [v for v in every if not v.dropped]
         dropped = {f.name: v.dropped for v in every if v.dropped for f in v.features}
         self.on_demand = project.objects("on_demand", OnDemandView)
@@ -51,7 +51,8 @@ class Catalogue:
         self.key_types = self._key_types()
         for view in self.on_demand:
             self.schemas[view.name] = self._on_demand_schema(view)
-        self.features = {f.name: f for v in [*self.views, *self.on_demand] for f in v.features}
+        own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
+        self.features: dict[str, Feature] = {f.name: f for features in own for f in features}
         self.types: dict[str, pl.DataType] = {}
         for name, schema in self.schemas.items():
             for feature, kind in schema.items():

@@ -71,10 +71,11 @@ def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rul
         )  # fmt: skip
     if nulls and feature.never_null:
         yield _Rule(feature, "null", "a value", value.is_null(), "Mend what it is computed from, or allow it.")
-    for limit, beyond in ((low, value < low), (high, value > high)):
-        if limit is not None:
-            ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
-            yield _Rule(feature, "out of its range", ends, beyond, "Mend what it is computed from, or its `range`.")
+    beyond = [value < low] if low is not None else []
+    beyond += [value > high] if high is not None else []
+    for bad in beyond:
+        ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
+        yield _Rule(feature, "out of its range", ends, bad, "Mend what it is computed from, or its `range`.")
 
 
 _PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}
