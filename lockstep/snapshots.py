@@ -61,14 +61,13 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                 f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
                 do=did_you_mean(key, events),
             )  # fmt: skip
-    known = {*view.keys}
+    known, every = {*view.keys}, [f.name for f in view.features]
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
                 if name not in known:
-                    raise DefinitionError(
-                        f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
-                    )
+                    later = f"Move {name} before {feature.name}." if name in every else did_you_mean(name, known)
+                    raise DefinitionError(f"unknown feature {name!r}", where=f"feature {feature.name}", do=later)
         known.add(feature.name)
     shaped = _formulas(view, _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1)))
     schema = shaped.select(f.name for f in view.features).collect_schema()
