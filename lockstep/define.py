@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import ClassVar
 
 import polars as pl
 
@@ -19,6 +20,7 @@ from lockstep.exact import check_exact, check_row_level
 __all__ = [
     "Entity",
     "Feature",
+    "FittedView",
     "OnDemandView",
     "Question",
     "Service",
@@ -27,7 +29,10 @@ __all__ = [
     "source",
 ]
 
-RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label"}
+FITTED_AT = "fitted_at"
+"""The column from which a formula of a FittedView reads the instant of the fit: the version of its values."""
+
+RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label", FITTED_AT}
 """Names of columns that stand beside features."""
 
 GAP = "gap"
@@ -112,10 +117,13 @@ def source(
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """A named value: an aggregation of events, or a Polars formula over features that stand before it."""
+    """A named value: an aggregation of events, or a Polars formula over features that stand before it.
+
+    Of a FittedView, whose values come out of a fit, `value` is a type such as ``pl.Array(pl.Float64, 8)``.
+    """
 
     name: str
-    value: Aggregation | pl.Expr
+    value: Aggregation | pl.Expr | pl.DataType
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -148,6 +156,8 @@ class View:
     version: int = 1
     owner: str = ""
     description: str = ""
+    holds: ClassVar[type] = Aggregation
+    """What a feature's value is, if it is no formula."""
 
     def __post_init__(self) -> None:
         _unique([f.name for f in self.features], f"view {self.name}")
@@ -155,6 +165,17 @@ class View:
             raise DefinitionError(
                 "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
             )
+        for feature in self.features:
+            if not isinstance(feature.value, self.holds | pl.Expr):
+                raise DefinitionError(
+                    "a value of another kind of view", where=f"feature {feature.name} of view {self.name}",
+                    expected=f"{self.holds.__name__} or a formula", found=repr(feature.value),
+                    do="A View holds aggregations, a FittedView types: pl.Int64(), pl.Array(pl.Float64, 8).",
+                )  # fmt: skip
+
+    def as_of(self, day: date) -> date:
+        """Return the day whose known rows give the values of snapshot `day`."""
+        return day
 
     @property
     def folder(self) -> str:
@@ -168,6 +189,49 @@ class View:
     def formulas(self) -> list[tuple[str, pl.Expr]]:
         """Return the features that are formulas over others."""
         return [(f.name, f.value) for f in self.features if isinstance(f.value, pl.Expr)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedView(View):
+    """Stored features that come out of a fit, such as a vector per key; fitted anew every so often, on the past alone.
+
+    A snapshot holds the fit of what was known at the start of its period, so late rows count from the next fit on. It
+    has a row for every entity ever seen, with nulls where the fit has none.
+
+    Parameters
+    ----------
+    fit
+        ``(events known on the day, day) -> key and features``: a pure function, one row an entity that its events have.
+        It gives the same bits on any machine and number of threads, or it rounds to what it can keep. Without any
+        events it is not called.
+    every
+        The period, in Polars' words: ``1mo`` begins on the first day of a month, ``1w`` on a Monday.
+    """
+
+    fit: Callable[[pl.DataFrame, date], pl.DataFrame]
+    every: str = "1mo"
+    holds: ClassVar[type] = pl.DataType
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not inspect.isfunction(self.fit):
+            raise DefinitionError("not a function", where=f"fit of view {self.name}", found=repr(self.fit))
+        try:
+            self.as_of(date(2000, 1, 1))
+        except pl.exceptions.PolarsError as e:
+            raise DefinitionError(
+                "not a period", where=f"view {self.name}, every", expected="such as '1mo' or '1w'",
+                found=repr(self.every), do=str(e).splitlines()[0],
+            ) from None  # fmt: skip
+
+    def as_of(self, day: date) -> date:
+        """Return the day of the fit that snapshot `day` holds: the first of its period."""
+        first: date = pl.Series([day]).dt.truncate(self.every).item()
+        return first
+
+    def fitted(self) -> dict[str, pl.DataType]:
+        """Return the features that come out of the fit, with their types."""
+        return {f.name: f.value for f in self.features if isinstance(f.value, pl.DataType)}
 
 
 @dataclass(frozen=True, eq=False)

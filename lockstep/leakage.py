@@ -47,7 +47,7 @@ def leakage(p: Project, days: int = 6) -> str:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             for way, events in history.ways(view.source, day):
                 entities = events.seen(view.entity.key).filter(pl.col("_seen") < day).select(view.entity.key)
-                expected = snapshot(view, events.known(day), entities, day, history.zone)
+                expected = snapshot(view, events.known(view.as_of(day)), entities, day, history.zone)
                 _same(published, expected, [view.entity.key], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
     _training_reads_its_snapshots(p, rows, views, question)
@@ -160,7 +160,7 @@ def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[Vi
     key = question.entity.key
     for (day,), part in rows.partition_by(CUTOFF, as_dict=True).items():
         frame = part.select(key, pl.col("event_timestamp"))
-        for view in views:
+        for view in (v for v in views if v.entity.key == key):
             snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             frame = frame.join(snap.drop("event_timestamp", "created"), on=key, how="left", maintain_order="left")
         for now in p.objects("on_demand", OnDemandView):
@@ -193,4 +193,6 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
 
 
 def _bits(values: pl.Series) -> pl.Series:
+    if isinstance(values.dtype, pl.Array) and values.dtype.inner == pl.Float64:
+        return values.arr.to_list().list.eval(pl.element().reinterpret(dtype=pl.Int64))
     return values.reinterpret(dtype=pl.Int64) if values.dtype == pl.Float64 else values

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,12 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
-from lockstep.define import View
+from lockstep.define import FITTED_AT, FittedView, View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
-from lockstep.files import read_json, tree_hash, write_json
+from lockstep.files import read_json, read_parquet, tree_hash, write_json
 from lockstep.fingerprint import changes, digest, kept_events, view_parts
+from lockstep.fitted import fitted
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.stage import progress, stage
@@ -53,7 +55,7 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
     """
     for name, aggregation in view.aggregations():
         aggregation.check(events, name)
-    known = {view.entity.key}
+    known = {view.entity.key, *([FITTED_AT] if isinstance(view, FittedView) else [])}
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
@@ -62,8 +64,12 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                         f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
                     )
         known.add(feature.name)
-    empty = pl.LazyFrame(schema={**events, **({view.entity.key: pl.Int64} if view.entity.key not in events else {})})
-    shaped = _formulas(view, _aggregates(view, empty, date(2000, 1, 1)))
+    if isinstance(view, FittedView):
+        values = pl.LazyFrame(schema={**view.fitted(), FITTED_AT: INSTANT})
+    else:
+        key = {view.entity.key: pl.Int64} if view.entity.key not in events else {}
+        values = _aggregates(view, pl.LazyFrame(schema={**events, **key}), date(2000, 1, 1))
+    shaped = _formulas(view, values)
     return shaped.select(f.name for f in view.features).collect_schema()
 
 
@@ -73,7 +79,7 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     Parameters
     ----------
     events
-        The events known on `day`, in order of time and key, with EVENT_DAY.
+        The events known on ``view.as_of(day)``, in order of time and key, with EVENT_DAY.
     entities
         Every entity ever seen by then, one column, sorted: an entity without events gets an empty row.
 
@@ -88,13 +94,19 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     DefinitionError
         A feature is infinite or not a number.
     """
-    key = view.entity.key
-    rows = entities.lazy().join(_aggregates(view, events.lazy(), day), on=key, how="left", maintain_order="left")
+    if isinstance(view, FittedView):
+        return _shaped(view, fitted(view, events, view.as_of(day)).lazy(), entities, day, zone)
+    return _shaped(view, _aggregates(view, events.lazy(), day), entities, day, zone)
+
+
+def _shaped(view: View, values: pl.LazyFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
+    """Return a snapshot of the values that aggregations or a fit gave for some of the entities."""
+    rows = entities.lazy().join(values, on=view.entity.key, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
-    stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
+    stamps = dict(zip(STAMPS, _stamps(day, zone), strict=True)) | {FITTED_AT: zone.start(view.as_of(day))}
     try:
-        frame = _finished(view, rows.with_columns(stamps))
+        frame = _finished(view, rows.with_columns(pl.lit(at, INSTANT).alias(n) for n, at in stamps.items()))
     except pl.exceptions.InvalidOperationError as e:
         raise _does_not_fit(view, day, e) from e
     refuse_nan(frame, f"view {view.name}, snapshot {day}")
@@ -167,13 +179,23 @@ def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
 
 
 def refuse_nan(frame: pl.DataFrame, where: str) -> None:
-    """Raise DefinitionError naming the first feature that is infinite or not a number, and how often."""
-    floats = [c for c, t in frame.schema.items() if t.is_float()]
-    for name, bad in frame.select((~pl.col(floats).is_finite()).sum()).row(0, named=True).items() if floats else []:
-        if bad:
+    """Raise DefinitionError naming the first feature that is infinite or not a number, and how often.
+
+    A vector is whole or null: what is bad or null inside of it counts.
+    """
+    finite = {c: pl.col(c).is_finite() for c, t in frame.schema.items() if t.is_float()}
+    whole = pl.element().is_finite().fill_null(value=False).all()
+    for name, kind in frame.schema.items():
+        if isinstance(kind, pl.Array) and kind.inner in (pl.Float64, pl.Float32):
+            finite[name] = pl.col(name).arr.eval(whole, as_list=True).list.first()
+    bad = (
+        frame.select((~is_finite).sum().alias(name) for name, is_finite in finite.items()).to_dicts() if finite else []
+    )
+    for name, count in bad[0].items() if bad else ():
+        if count:
             raise DefinitionError(
                 f"feature {name!r} is infinite or not a number", where=where, expected="numbers or nulls",
-                found=f"{bad} of {frame.height} rows", do="Divide with ratio(): it gives null where the divisor is 0.",
+                found=f"{count} of {frame.height} rows", do="Divide with ratio(), null over 0.",
             )  # fmt: skip
 
 
@@ -214,7 +236,7 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
 
     with ThreadPoolExecutor(1) as beside:  # what is there is copied while the rest is computed
         copies = [beside.submit(copy, day) for day in kept]
-        for day, frame in progress(_computed(view, events, missing), f"features {view.name}", len(missing)):
+        for day, frame in progress(_computed(view, events, missing, kept), f"features {view.name}", len(missing)):
             kept[day] = cache.keep(day, keys[day], frame)
             copies.append(beside.submit(copy, day))
     for done in copies:
@@ -223,17 +245,35 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
     return Built(view, kept, missing)
 
 
-def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple[date, pl.DataFrame]]:
+def _computed(
+    view: View, events: Events, missing: list[date], kept: Mapping[date, Kept]
+) -> Iterator[tuple[date, pl.DataFrame]]:
     """Yield each missing day with its snapshot."""
     if not missing:
         return
     seen = events.seen(view.entity.key)
+    if isinstance(view, FittedView):
+        yield from _refitted(view, events, seen, missing, kept)
+        return
     if events.short and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
         yield from snapshots(view, known, seen, missing, events.zone)
         return
     for day in missing:
         entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
         yield day, snapshot(view, events.known(day), entities, day, events.zone)
+
+
+def _refitted(
+    view: FittedView, events: Events, seen: pl.DataFrame, missing: list[date], kept: Mapping[date, Kept]
+) -> Iterator[tuple[date, pl.DataFrame]]:
+    """Yield each missing day, fitted once a period: any day of it that is kept holds the fit of all."""
+    for refit, days in groupby(missing, view.as_of):
+        same = next((k for day, k in kept.items() if view.as_of(day) == refit), None)
+        values = read_parquet(same.path) if same else fitted(view, events.known(refit), refit)
+        values = values.select(view.entity.key, *view.fitted())
+        for day in days:
+            entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
+            yield day, _shaped(view, values.lazy(), entities, day, events.zone)
 
 
 def build_all(p: Project) -> None:
