@@ -69,7 +69,7 @@ def decompose(lines: pl.DataFrame) -> pl.DataFrame:
 
 category_vectors = FittedView(
     name="category_vectors",
-    entity=category,
+    entities=[category],
     source=category_lines,
     fit=vectors,
     every="1mo",

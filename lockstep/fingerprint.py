@@ -40,7 +40,7 @@ def view_parts(p: Project, view: View) -> dict[str, str]:
         }
     return {
         "the order of features": " ".join(f.name for f in view.features),
-        f"entity {view.entity.name}": view.entity.key,
+        **{f"entity {e.name}": e.key for e in view.entities},
         **features,
         **source_parts(p, view.source),
     }

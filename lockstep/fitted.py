@@ -13,15 +13,15 @@ __all__ = ["fitted"]
 
 
 def fitted(view: FittedView, known: pl.DataFrame, day: date) -> pl.DataFrame:
-    """Return the fit of the events `known` on `day`: the entity's key and the fitted features, a row an entity.
+    """Return the fit of the events `known` on `day`: the view's keys and the fitted features, a row an entity.
 
     Raises
     ------
     DefinitionError
         The fit gives other columns or types than the view declares, an entity twice, or one that no event has.
     """
-    key, where = view.entity.key, f"the fit of view {view.name} on {day}"
-    types = pl.Schema({key: known.schema[key], **view.fitted()})
+    keys, where = [*view.keys], f"the fit of view {view.name} on {day}"
+    types = pl.Schema({**{key: known.schema[key] for key in keys}, **view.fitted()})
     if known.is_empty():
         return pl.DataFrame(schema=types)
     found = view.fit(known, day)
@@ -31,8 +31,9 @@ def fitted(view: FittedView, known: pl.DataFrame, day: date) -> pl.DataFrame:
                 f"not the column {name!r}", where=where, expected=kind, found=found.schema.get(name),
                 do="Cast it in the fit." if name in found.schema else did_you_mean(name, found.columns),
             )  # fmt: skip
-    if found[key].is_duplicated().any():
-        raise DefinitionError("an entity twice", where=where, found=found[key].filter(found[key].is_duplicated())[0])
-    if not (strange := found.join(known, on=key, how="anti", nulls_equal=True)).is_empty():
-        raise DefinitionError("an entity that no known event has", where=where, found=strange[key][0])
+    twice = found.select(keys).filter(found.select(keys).is_duplicated())
+    strange = found.select(keys).join(known, on=keys, how="anti", nulls_equal=True)
+    for what, rows in (("an entity twice", twice), ("an entity that no known event has", strange)):
+        if not rows.is_empty():
+            raise DefinitionError(what, where=where, expected="one row an entity of the events", found=rows.row(0))
     return found.select(list(types))

@@ -55,7 +55,13 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
     """
     for name, aggregation in view.aggregations():
         aggregation.check(events, name)
-    known = {view.entity.key, *([FITTED_AT] if isinstance(view, FittedView) else [])}
+    for key in view.keys:
+        if key not in events:
+            raise DefinitionError(
+                f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
+                do=did_you_mean(key, events),
+            )  # fmt: skip
+    known = {*view.keys, *([FITTED_AT] if isinstance(view, FittedView) else [])}
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
@@ -65,10 +71,9 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                     )
         known.add(feature.name)
     if isinstance(view, FittedView):
-        values = pl.LazyFrame(schema={**view.fitted(), FITTED_AT: INSTANT})
+        values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
     else:
-        key = {view.entity.key: pl.Int64} if view.entity.key not in events else {}
-        values = _aggregates(view, pl.LazyFrame(schema={**events, **key}), date(2000, 1, 1))
+        values = _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1))
     shaped = _formulas(view, values)
     return shaped.select(f.name for f in view.features).collect_schema()
 
@@ -81,13 +86,13 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     events
         The events known on ``view.as_of(day)``, in order of time and key, with EVENT_DAY.
     entities
-        Every entity ever seen by then, one column, sorted: an entity without events gets an empty row.
+        Every entity ever seen by then, the view's keys, sorted: an entity without events gets an empty row.
 
     Returns
     -------
     DataFrame
-        The entity's key, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that
-        was known, as an instant: an ordinal, not a clock) and the features, sorted by key.
+        The keys, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that was
+        known, as an instant: an ordinal, not a clock) and the features, sorted by the keys.
 
     Raises
     ------
@@ -101,7 +106,7 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
 
 def _shaped(view: View, values: pl.LazyFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
     """Return a snapshot of the values that aggregations or a fit gave for some of the entities."""
-    rows = entities.lazy().join(values, on=view.entity.key, how="left", maintain_order="left")
+    rows = entities.lazy().join(values, on=view.keys, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
     stamps = dict(zip(STAMPS, _stamps(day, zone), strict=True)) | {FITTED_AT: zone.start(view.as_of(day))}
@@ -123,10 +128,10 @@ def snapshots(
     events
         All events of a source that is settled and causal, in order of time and key, with EVENT_DAY.
     seen
-        Every entity, sorted, with the first day it landed: the key, ``_seen`` (Date).
+        Every entity, sorted, with the first day it landed: the view's keys, ``_seen`` (Date).
     """
-    key, landed = view.entity.key, seen["_seen"].to_numpy()
-    timelines = _timelines(view, events, seen.select(key), wanted)
+    keys, landed = seen.select(view.keys), seen["_seen"].to_numpy()
+    timelines = _timelines(view, events, keys, wanted)
 
     def together(some: Sequence[date]) -> Iterator[tuple[date, pl.DataFrame]]:
         numbers = [np.flatnonzero(landed < np.datetime64(day)) for day in some]
@@ -134,7 +139,7 @@ def snapshots(
         stamps = pl.DataFrame([_stamps(day, zone) for day in some], schema=dict.fromkeys(STAMPS, INSTANT), orient="row")
         try:
             aggregates = [t.aggregates(list(zip(some, numbers, strict=True))) for t in timelines]
-            entities, stamped = seen.select(key)[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
+            entities, stamped = keys[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
             rows = _finished(view, pl.concat([entities, stamped, *aggregates], how="horizontal").lazy())
         except pl.exceptions.InvalidOperationError as e:
             if len(some) == 1:
@@ -168,7 +173,7 @@ def _stamps(day: date, zone: Zone) -> tuple[datetime, datetime]:
 
 def _finished(view: View, rows: pl.LazyFrame) -> pl.DataFrame:
     """Add the formulas to aggregates and choose the columns."""
-    return _formulas(view, rows).select(view.entity.key, *STAMPS, *(f.name for f in view.features)).collect()
+    return _formulas(view, rows).select(*view.keys, *STAMPS, *(f.name for f in view.features)).collect()
 
 
 def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
@@ -201,7 +206,7 @@ def refuse_nan(frame: pl.DataFrame, where: str) -> None:
 
 def _aggregates(view: View, events: pl.LazyFrame, day: date) -> pl.LazyFrame:
     """Aggregate events, in time order, by entity."""
-    grouped = events.group_by(view.entity.key, maintain_order=True)
+    grouped = events.group_by(view.keys, maintain_order=True)
     return grouped.agg(a.expr(day).alias(name) for name, a in view.aggregations())
 
 
@@ -251,29 +256,26 @@ def _computed(
     """Yield each missing day with its snapshot."""
     if not missing:
         return
-    seen = events.seen(view.entity.key)
     if isinstance(view, FittedView):
-        yield from _refitted(view, events, seen, missing, kept)
+        yield from _refitted(view, events, missing, kept)
         return
     if events.short and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
-        yield from snapshots(view, known, seen, missing, events.zone)
+        yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
         return
     for day in missing:
-        entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-        yield day, snapshot(view, events.known(day), entities, day, events.zone)
+        yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
 
 
 def _refitted(
-    view: FittedView, events: Events, seen: pl.DataFrame, missing: list[date], kept: Mapping[date, Kept]
+    view: FittedView, events: Events, missing: list[date], kept: Mapping[date, Kept]
 ) -> Iterator[tuple[date, pl.DataFrame]]:
     """Yield each missing day, fitted once a period: any day of it that is kept holds the fit of all."""
     for refit, days in groupby(missing, view.as_of):
         same = next((k for day, k in kept.items() if view.as_of(day) == refit), None)
-        values = read_parquet(same.path) if same else fitted(view, events.known(refit), refit)
-        values = values.select(view.entity.key, *view.fitted())
+        found = read_parquet(same.path) if same else fitted(view, events.known(refit), refit)
+        values = found.lazy().select(*view.keys, *view.fitted())
         for day in days:
-            entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-            yield day, _shaped(view, values.lazy(), entities, day, events.zone)
+            yield day, _shaped(view, values, events.entities(view.keys, day), day, events.zone)
 
 
 def build_all(p: Project) -> None:
