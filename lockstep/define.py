@@ -213,7 +213,7 @@ class FittedView(View):
     Parameters
     ----------
     fit
-        ``(events known on the day, day) -> keys and features``: a pure function, a row for each of their entities at most.
+        ``(events known on the day, day) -> keys and features``: a pure function, a row for each of their entities.
         It gives the same bits on any machine and number of threads, or it rounds to what it can keep. Without any
         events it is not called.
     every
