@@ -24,7 +24,7 @@ def fitted(view: FittedView, known: pl.DataFrame, day: date) -> pl.DataFrame:
     types = pl.Schema({**{key: known.schema[key] for key in keys}, **view.fitted()})
     if known.is_empty():
         return pl.DataFrame(schema=types)
-    found = view.fit(known, day)
+    found = view.refit(known, day)
     for name, kind in types.items():
         if found.schema.get(name) != kind:
             raise DefinitionError(

@@ -1,6 +1,5 @@
 """Stories of `lockstep materialize` on real households: what goes online is what is offline, or it is said that not."""
 
-import contextlib
 import json
 import re
 import shutil
@@ -8,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -15,8 +15,9 @@ import pytest
 
 from lockstep.alone import alone
 from lockstep.errors import GuaranteeError
+from lockstep.feast_objects import Catalogue
 from lockstep.files import write_parquet
-from lockstep.lookup import NotOnline
+from lockstep.lookup import LookUp, NotOnline, UnknownEntity
 from lockstep.materialize import materialize
 from lockstep.online import pending, read_online
 from lockstep.parity import parity
@@ -31,7 +32,7 @@ TABLE = "lockstep_household_trips"
 
 def sql(folder, statement, *values):
     """Run one statement on the store's file, as a hand with `sqlite3` would."""
-    with contextlib.closing(sqlite3.connect(folder / "state/online.db")) as store, store:
+    with closing(sqlite3.connect(folder / "state/online.db")) as store, store:
         return store.execute(statement, values).fetchall()
 
 
@@ -77,6 +78,35 @@ def test_a_snapshot_goes_online_and_every_household_is_equal(online_slice):
     assert (str(record.snapshot), record.instant) == ("2018-01-01", datetime(2018, 1, 1, 5, tzinfo=UTC))
     assert record.views["household_trips"].rows == n
     assert not pending(project(online_slice))
+
+
+def test_one_look_up_reads_the_household_its_store_and_both_together(online_slice):
+    p = project(online_slice)
+    catalogue, record = Catalogue(p), read_online(online_slice)
+    names = {
+        "household_trips": ["trips_90d"],
+        "store_trips": ["store_trips_28d"],
+        "household_store": ["trips_here_90d"],
+    }
+    views = [v for v in catalogue.views if v.name in names]
+    rows = {v.name: pl.read_parquet(record.file(online_slice, v.name)) for v in views}
+    here = rows["household_store"].row(5, named=True)
+    pair = {"household_id": here["household_id"], "store_id": here["store_id"]}
+    expected = {}
+    for view in views:
+        of = rows[view.name].filter(*(pl.col(k) == pair[k] for k in view.keys))
+        expected |= of.select(names[view.name]).row(0, named=True)
+    at = record.instant + timedelta(hours=9)
+    with closing(LookUp(catalogue, record)) as lookup:
+        assert lookup.read(names, views, pair, at) == (expected, record.instant)
+        stranger = set(rows["store_trips"]["store_id"]) - set(
+            rows["household_store"].filter(pl.col("household_id") == pair["household_id"])["store_id"]
+        )
+        values, _ = lookup.read(names, views, {**pair, "store_id": min(stranger)}, at)  # never there
+        assert values["trips_90d"] == expected["trips_90d"]
+        assert values["trips_here_90d"] is None
+        with pytest.raises(UnknownEntity, match=r"nobody by household_id 999999, store_id 999999 in snapshot"):
+            lookup.read(names, views, {"household_id": 999999, "store_id": 999999}, at)
 
 
 def test_it_is_pending_until_it_is_at_the_last_snapshot_and_whole(offline_slice, online_slice, copy):
