@@ -64,13 +64,13 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                 do=did_you_mean(key, events),
             )  # fmt: skip
     known = {*view.keys, *([FITTED_AT] if isinstance(view, FittedView) else [])}
+    every = [f.name for f in view.features]
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
                 if name not in known:
-                    raise DefinitionError(
-                        f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
-                    )
+                    later = f"Move {name} before {feature.name}." if name in every else did_you_mean(name, known)
+                    raise DefinitionError(f"unknown feature {name!r}", where=f"feature {feature.name}", do=later)
         known.add(feature.name)
     if isinstance(view, FittedView):
         values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
