@@ -91,18 +91,18 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     Returns
     -------
     DataFrame
-        The entity's key, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
-        (Int8), sorted by cut-off and key; one row an entity and cut-off.
+        The entity's keys, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
+        (Int8), sorted by cut-off and keys; one row an entity and cut-off.
     """
-    key = question.entity.key
+    keys = [*question.keys]
     later = events.known(part.known).lazy()
     frames = []
     for day in part.cutoffs:
-        population = question.population(events.known(day).lazy(), day).select(key)
+        population = question.population(events.known(day).lazy(), day).select(keys)
         end = day + timedelta(days=question.horizon_days)
         ahead = later.filter((pl.col(EVENT_DAY) >= day) & (pl.col(EVENT_DAY) < end))
-        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(key, LABEL)])
-        same = asked.sort(key).equals(labelled.select(key).sort(key)) and asked.get_column(key).is_unique().all()
+        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(*keys, LABEL)])
+        same = asked.sort(keys).equals(labelled.select(keys).sort(keys)) and asked.is_unique().all()
         if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
             raise DataError(
                 "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
@@ -112,7 +112,7 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
             labelled.with_columns(pl.lit(day).alias(CUTOFF), pl.lit(zone.start(day), INSTANT).alias("event_timestamp"))
         )
     rows = pl.concat(frames).with_columns(pl.lit(part.name).alias(PART), pl.col(LABEL).cast(pl.Int8))
-    return rows.select(key, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, key)
+    return rows.select(*keys, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, *keys)
 
 
 def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.DataFrame:
@@ -176,13 +176,13 @@ def build(p: Project) -> None:
         if asked[name].is_empty():
             raise DataError(f"nobody to ask in {name}", where=question.name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
-    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, question.entity.key)
+    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.keys)
     frame = join_features(p, catalogue, rows)
     write_parquet(frame, out / "training.parquet")
     write_json(
         {
             "question": question.name,
-            "entity": [question.entity.key],
+            "entity": [*question.keys],
             "horizon_days": question.horizon_days,
             "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
             "all": _total(asked),

@@ -70,7 +70,7 @@ class Predictor:
         self.stored = {view: names for view, names in kept.items() if names}
         self.views = [v for v in self.catalogue.views if v.name in self.stored]
         self.key = _one_key(self.views)
-        self.key_type = self.catalogue.events[self.views[0].name][self.key]
+        self.key_type = self.catalogue.key_types[self.key]
         self._files = store_files(project)
         self._stamp: object = None
         self._lookup: LookUp | None = None
@@ -151,7 +151,7 @@ class Predictor:
     def read(self, entity: object, at: datetime) -> tuple[dict[str, Any], datetime]:
         """Return the model's features of an entity at an instant, by name and in its order, and their snapshot."""
         try:
-            values, snapshot = self.lookup().read(self.stored, self.views, entity, at)
+            values, snapshot = self.lookup().read(self.stored, self.views, {self.key: entity}, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
@@ -192,11 +192,16 @@ class Predictor:
         zone = ZoneInfo(self.project.settings.zone)
         return (last.astimezone(zone).date() - first.astimezone(zone).date()).days
 
+    def anybody(self) -> dict[str, Any]:
+        """Return the keys of somebody who is online: of the view with the most keys, where views have several."""
+        firsts = [self.lookup().online.views[view.name].first for view in self.views]
+        return {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
+
     def health(self) -> dict[str, Any]:
         """Return what would answer a request now; raise what the request would raise."""
         online = self.lookup().online
         at = self.now()
-        _, snapshot = self.read(online.views[self.views[0].name].first, at)
+        _, snapshot = self.read(self.anybody()[self.key], at)
         return {
             "status": "ok",
             "model": self.name,
@@ -207,7 +212,7 @@ class Predictor:
 
 
 def _one_key(views: list[Any]) -> str:
-    keys = {view.entity.key for view in views}
+    keys = {key for view in views for key in view.keys}
     if len(keys) != 1:
         raise DefinitionError("a model serves one entity", where="its features", expected="one key", found=sorted(keys))
     return str(keys.pop())

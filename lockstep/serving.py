@@ -181,7 +181,7 @@ def _greeting(predictor: "Predictor", url: str) -> list[str]:
     """Return what to say first; the first answer is also the slowest, and is given here."""
     try:
         snapshot = predictor.lookup().online
-        entity = snapshot.views[predictor.views[0].name].first
+        entity = predictor.anybody()[predictor.key]
         predictor.predict(entity)
         ready = f"online snapshot {snapshot.snapshot}"
     except LockstepError as e:
