@@ -162,7 +162,7 @@ def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_p
     contracts = load_contracts(tmp_path)
     source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
     about = [Feature("n", agg.count(days=3)), Feature("sum", agg.sum("cents")), Feature("half", pl.col("n") + 0.5)]
-    view = View("v", SHOPPER, source, about, ttl_days=1)
+    view = View("v", [SHOPPER], source, about, ttl_days=1)
     first, last = date(2017, 3, 11), date(2017, 3, 14)
     with pytest.raises(DataError, match=r"no clean rows in .*clean. Land some days"):
         read_tables(tmp_path / "clean", contracts, ZONE, ("lines",))

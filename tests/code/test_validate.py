@@ -271,12 +271,12 @@ def test_a_source_may_read_what_came_late_and_pass_it_on_to_a_feature(shop):
         return lines.select("basket", "item", "at", "price", "_late", "_landing_day")
 
     on_time = Feature("on_time", agg.sum("price", where=~pl.col("_late")))
-    view = View("v", Entity("item", "item"), bought, [Feature("all", agg.sum("price")), on_time], ttl_days=1)
+    view = View("v", [Entity("item", "item")], bought, [Feature("all", agg.sum("price")), on_time], ttl_days=1)
     assert feature_schema(view, event_schema(bought, shop.contracts, ZONE)) == {"all": pl.Int64, "on_time": pl.Int64}
     tables = read_tables(shop.root / "out/clean", shop.contracts, ZONE, ("lines",))
     events = Events(bought, tables, D[1], D[4])
     assert events.known(D[4]).schema == event_schema(bought, shop.contracts, ZONE)
-    found = [snapshot(view, events.known(d), events.seen("item").select("item"), d, ZONE) for d in (D[3], D[4])]
+    found = [snapshot(view, events.known(d), events.entities(("item",), d), d, ZONE) for d in (D[3], D[4])]
     assert [f.select("all", "on_time").row(0) for f in found] == [(100, 100), (300, 200)]
 
 
