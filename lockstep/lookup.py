@@ -202,8 +202,8 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
             "the online store holds no history: `at` is too early", expected=f"{snapshot.isoformat()} or later",
             found=at.isoformat(), do="Ask the offline store about the past.",
         )  # fmt: skip
-    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
-    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
+    # Python subtracts days on the wall clock and takes the first of two: the rule of `polars_join.expiry`.
+    since = at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)
     if snapshot < since.astimezone(UTC):
         raise NotOnline(
             "a stale snapshot", where=f"view {view.name}", found=snapshot.isoformat(),
