@@ -75,13 +75,11 @@ NEARBY = st.integers(-180, 180).map(lambda m: timedelta(minutes=m)) | st.sampled
     change=st.sampled_from([(zone, date.fromisoformat(day)) for zone, days in CHANGES.items() for day in days]),
     shift=st.integers(-1, 1),
     ttl=st.integers(1, 40),
-    row=NEARBY | st.just(timedelta()),
-    wall=NEARBY,
-    before=st.booleans(),
+    around=st.tuples(NEARBY | st.just(timedelta()), NEARBY, st.booleans()),
 )
-def test_an_age_is_judged_online_as_the_offline_join_judges_it(change, shift, ttl, row, wall, before):
+def test_an_age_is_judged_online_as_the_offline_join_judges_it(change, shift, ttl, around):
     """Around changes of clocks at the row's end or at the question's, rows of any instant among them."""
-    zone, day = change
+    (zone, day), (row, wall, before) = change, around
     day += timedelta(days=shift - before * ttl)
     snapshot = Zone(zone).start(day) + row
     at = max(Zone(zone).start(day + timedelta(days=ttl)) + row + wall, snapshot)

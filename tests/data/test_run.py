@@ -26,7 +26,12 @@ def repro(folder: Path, *stages: str, **env: str) -> subprocess.CompletedProcess
     """Run `dvc repro` as a shell in an activated environment would."""
     path = os.pathsep.join([BIN, os.environ["PATH"]])
     return subprocess.run(
-        ["dvc", "repro", *stages], cwd=folder, env={**ENV, "PATH": path, **env}, capture_output=True, text=True, check=False
+        ["dvc", "repro", *stages],
+        cwd=folder,
+        env={**ENV, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
