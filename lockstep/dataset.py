@@ -31,7 +31,7 @@ from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, snapshot_days, sources
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
-from lockstep.snapshots import HASHES, refuse_nan
+from lockstep.snapshots import HASHES
 from lockstep.stage import stage
 
 __all__ = ["CUTOFF", "LABEL", "PART", "Part", "as_known", "ask", "join_features", "parts"]
@@ -122,6 +122,8 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     ------
     GuaranteeError
         Feast gave other rows back than it was asked for, or in another order.
+    DataError
+        A row that a view refuses to do without, or a value that breaks its feature's contract.
     """
     request = {n: t for v in catalogue.on_demand for n, t in v.request.items()}
     for name, kind in request.items():
@@ -133,16 +135,17 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
-        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=catalogue.refs()).to_arrow())
-    wanted = [r.split(":")[1] for r in catalogue.refs()]
+        refs = list(dict.fromkeys([*catalogue.refs(), *catalogue.flags()]))
+        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=refs).to_arrow())
+    wanted = [r.split(":")[1] for r in refs]
     frame = joined.select(*rows.columns, *wanted).cast({n: catalogue.types[n] for n in wanted})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
             found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
         )  # fmt: skip
-    refuse_nan(frame, "dataset")
-    return frame
+    frame = catalogue.settle(frame, [k for k in catalogue.key_types if k in rows.columns], "the training set")
+    return frame.select(*rows.columns, *(r.split(":")[1] for r in catalogue.refs()))
 
 
 def as_known(p: Project, day: date) -> pl.DataFrame:

@@ -37,7 +37,8 @@ def leakage(p: Project, days: int = 6) -> str:
         both values.
     """
     history = _History(p)
-    views, question = p.objects("views", View), p.objects("labels", Question)[0]
+    views = [v for v in p.objects("views", View) if not v.dropped]
+    question = p.objects("labels", Question)[0]
     split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
     rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
     chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
@@ -164,6 +165,7 @@ def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[Vi
             if set(view.keys) <= set(key):
                 snap = snap.drop("event_timestamp", "created")
                 frame = frame.join(snap, on=view.keys, how="left", maintain_order="left")
+                frame = view.fill(frame.lazy()).collect()
         for now in p.objects("on_demand", OnDemandView):
             asked = frame.with_columns(pl.col("event_timestamp").alias(name) for name in now.request)
             frame = now.apply(asked.lazy()).collect()

@@ -187,4 +187,5 @@ def _greeting(predictor: "Predictor", url: str) -> list[str]:
     except LockstepError as e:
         entity, ready = 1, f"no answer yet: {e}"
     example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{{\"{predictor.key}\": {entity!r}}}'"
-    return [f"serving {predictor.name} on {url}, {ready}", f"  {example}", "  stop with Ctrl-C"]
+    old = predictor.catalogue.deprecated([predictor.card["service"]])
+    return [f"serving {predictor.name} on {url}, {ready}", *old, f"  {example}", "  stop with Ctrl-C"]
