@@ -45,7 +45,7 @@ def event_schema(source: Source, contracts: Mapping[str, Contract], zone: Zone) 
             raise DefinitionError(
                 f"unknown table {name!r}", where=f"source {source.name}", do=did_you_mean(name, contracts)
             )
-    empty = {name: pl.LazyFrame(schema=contracts[name].schema()) for name in source.tables}
+    empty = {name: pl.LazyFrame(schema=contracts[name].clean_schema()) for name in source.tables}
     try:
         return _ordered(source, source(empty), zone).collect_schema()
     except pl.exceptions.ColumnNotFoundError as e:
