@@ -38,7 +38,7 @@ FEATURES = [
     *(Feature(f"{name}_{n}d", agg.sum(column, days=n)) for name, column in SUMS.items() for n in WINDOWS),
     *(Feature(f"stores_{n}d", agg.distinct("store_id", days=n)) for n in WINDOWS[1:]),
 ]
-VIEW = View("year", household, trips, FEATURES, ttl_days=1)
+VIEW = View("year", [household], trips, FEATURES, ttl_days=1)
 COLUMNS = ["household_id", *(feature.name for feature in FEATURES)]
 YEAR = {"lockstep": "benchmarks.snapshots:year"}
 ONE_MORE = {"lockstep, one more day": "benchmarks.snapshots:one_more"}

@@ -21,7 +21,7 @@ def lapsed(population: pl.LazyFrame, ahead: pl.LazyFrame) -> pl.LazyFrame:
 
 lapse = Question(
     name="lapse",
-    entity=household,
+    entities=[household],
     source=trips,
     horizon_days=28,
     population=active,

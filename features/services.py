@@ -14,9 +14,9 @@ full = Service(
     [
         *RFM, "std_gap_days", "trips_7d", "spend_7d", "avg_basket_90d", "avg_depts_90d", "stores_90d",
         "private_share_90d", "discount_share_90d", "coupon_disc_90d", "fuel_share_90d", "recency_over_cadence",
-        "spend_trend_30_90",
+        "spend_trend_30_90", "active_campaigns", "redemptions_90d",
     ],
-    "all that is known of a household's trips",
+    "all that is known of a household",
 )  # fmt: skip
 
 baselines = Service(

@@ -31,7 +31,7 @@ from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
-from lockstep.snapshots import HASHES, refuse_nan
+from lockstep.snapshots import HASHES
 from lockstep.stage import stage
 
 __all__ = ["CUTOFF", "LABEL", "PART", "Part", "as_known", "ask", "join_features", "parts"]
@@ -91,18 +91,18 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     Returns
     -------
     DataFrame
-        The entity's key, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
-        (Int8), sorted by cut-off and key; one row an entity and cut-off.
+        The entity's keys, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
+        (Int8), sorted by cut-off and keys; one row an entity and cut-off.
     """
-    key = question.entity.key
+    keys = [*question.keys]
     later = events.known(part.known).lazy()
     frames = []
     for day in part.cutoffs:
-        population = question.population(events.known(day).lazy(), day).select(key)
+        population = question.population(events.known(day).lazy(), day).select(keys)
         end = day + timedelta(days=question.horizon_days)
         ahead = later.filter((pl.col(EVENT_DAY) >= day) & (pl.col(EVENT_DAY) < end))
-        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(key, LABEL)])
-        same = asked.sort(key).equals(labelled.select(key).sort(key)) and asked.get_column(key).is_unique().all()
+        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(*keys, LABEL)])
+        same = asked.sort(keys).equals(labelled.select(keys).sort(keys)) and asked.is_unique().all()
         if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
             raise DataError(
                 "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
@@ -112,7 +112,7 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
             labelled.with_columns(pl.lit(day).alias(CUTOFF), pl.lit(zone.start(day), INSTANT).alias("event_timestamp"))
         )
     rows = pl.concat(frames).with_columns(pl.lit(part.name).alias(PART), pl.col(LABEL).cast(pl.Int8))
-    return rows.select(key, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, key)
+    return rows.select(*keys, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, *keys)
 
 
 def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.DataFrame:
@@ -122,6 +122,8 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     ------
     GuaranteeError
         Feast gave other rows back than it was asked for, or in another order.
+    DataError
+        A row that a view refuses to do without, or a value that breaks its feature's contract.
     """
     request = {n: t for v in catalogue.on_demand for n, t in v.request.items()}
     for name, kind in request.items():
@@ -133,16 +135,17 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
-        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=catalogue.refs()).to_arrow())
-    wanted = [r.split(":")[1] for r in catalogue.refs()]
+        refs = list(dict.fromkeys([*catalogue.refs(), *catalogue.flags()]))
+        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=refs).to_arrow())
+    wanted = [r.split(":")[1] for r in refs]
     frame = joined.select(*rows.columns, *wanted).cast({n: catalogue.types[n] for n in wanted})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
             found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
         )  # fmt: skip
-    refuse_nan(frame, "dataset")
-    return frame
+    frame = catalogue.settle(frame, [k for k in catalogue.key_types if k in rows.columns], "the training set")
+    return frame.select(*rows.columns, *(r.split(":")[1] for r in catalogue.refs()))
 
 
 def as_known(p: Project, day: date) -> pl.DataFrame:
@@ -176,13 +179,13 @@ def build(p: Project) -> None:
         if asked[name].is_empty():
             raise DataError(f"nobody to ask in {name}", where=question.name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
-    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, question.entity.key)
+    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.keys)
     frame = join_features(p, catalogue, rows)
     write_parquet(frame, out / "training.parquet")
     write_json(
         {
             "question": question.name,
-            "entity": [question.entity.key],
+            "entity": [*question.keys],
             "horizon_days": question.horizon_days,
             "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
             "all": _total(asked),

@@ -37,7 +37,8 @@ def leakage(p: Project, days: int = 6) -> str:
         both values.
     """
     history = _History(p)
-    views, question = p.objects("views", View), p.objects("labels", Question)[0]
+    views = [v for v in p.objects("views", View) if not v.dropped]
+    question = p.objects("labels", Question)[0]
     split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
     rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
     chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
@@ -46,9 +47,8 @@ def leakage(p: Project, days: int = 6) -> str:
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             for way, events in history.ways(view.source, day):
-                entities = events.seen(view.entity.key).filter(pl.col("_seen") < day).select(view.entity.key)
-                expected = snapshot(view, events.known(day), entities, day, history.zone)
-                _same(published, expected, [view.entity.key], f"view {view.name}, snapshot {day}, {way}")
+                expected = snapshot(view, events.known(day), events.entities(view.keys, day), day, history.zone)
+                _same(published, expected, [*view.keys], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
     _training_reads_its_snapshots(p, rows, views, question)
     for part in progress(split, "labels"):
@@ -61,8 +61,7 @@ def leakage(p: Project, days: int = 6) -> str:
 class _ByDefinition(Events):
     """Events without the short ways that production takes: every day from its known rows, whatever a source claims."""
 
-    def known(self, day: date) -> pl.DataFrame:
-        return self.derived(day)
+    short = False
 
 
 class _History:
@@ -128,12 +127,13 @@ def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     ours = {*contract.key, contract.event_time, "_n", "_landing_day", "_received_at", "_deleted"}
     free = [c for c in rows.columns if c not in ours]
     numbers = [pl.col(c) + 1_000_003 for c in free if rows.schema[c].is_numeric()]
+    numbers += [pl.col(c) + timedelta(days=3) for c in free if rows.schema[c] == pl.Date]
     return rows.with_columns(*numbers, *(pl.col(c) + " falsified" for c in free if rows.schema[c] == pl.String))
 
 
 def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, some: Sequence[date]) -> None:
     """Compare the labels of a part with what had landed before its knowledge day, and populations on `some` days."""
-    key, columns = question.entity.key, [CUTOFF, question.entity.key, LABEL]
+    key, columns = [*question.keys], [CUTOFF, *question.keys, LABEL]
     published = rows.filter(pl.col(PART) == part.name)
     if sorted(published[CUTOFF].unique()) != part.cutoffs:
         raise GuaranteeError(
@@ -145,29 +145,32 @@ def _labels(history: _History, question: Question, part: Part, rows: pl.DataFram
         for day in part.cutoffs:
             asked = published.filter(pl.col(CUTOFF) == day).select(key)
             ahead = later.filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(question.horizon_days - 1)))
-            label = question.label(asked.lazy(), ahead.lazy()).select(key, pl.col(LABEL).cast(pl.Int8))
+            label = question.label(asked.lazy(), ahead.lazy()).select(*key, pl.col(LABEL).cast(pl.Int8))
             answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
-        _same(published.select(columns), pl.concat(answers), [CUTOFF, key], f"labels of {part.name}, {way}")
+        _same(published.select(columns), pl.concat(answers), [CUTOFF, *key], f"labels of {part.name}, {way}")
     for day in some:
         for way, events in history.ways(question.source, day):
             asked = question.population(events.known(day).lazy(), day).select(key).sort(key).collect()
             have = published.filter(pl.col(CUTOFF) == day).select(key).sort(key)
-            _same(have, asked, [key], f"population of {day}, {way}")
+            _same(have, asked, key, f"population of {day}, {way}")
 
 
 def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[View], question: Question) -> None:
     """Compare every stored and request-time value of the training set with the snapshot of its own cut-off."""
-    key = question.entity.key
+    key = [*question.keys]
     for (day,), part in rows.partition_by(CUTOFF, as_dict=True).items():
-        frame = part.select(key, pl.col("event_timestamp"))
+        frame = part.select(*key, pl.col("event_timestamp"))
         for view in views:
             snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
-            frame = frame.join(snap.drop("event_timestamp", "created"), on=key, how="left", maintain_order="left")
+            if set(view.keys) <= set(key):
+                snap = snap.drop("event_timestamp", "created")
+                frame = frame.join(snap, on=view.keys, how="left", maintain_order="left")
+                frame = view.fill(frame.lazy()).collect()
         for now in p.objects("on_demand", OnDemandView):
             asked = frame.with_columns(pl.col("event_timestamp").alias(name) for name in now.request)
             frame = now.apply(asked.lazy()).collect()
         names = [c for c in rows.columns if c in frame.columns]
-        _same(part.select(names), frame.select(names), [key], f"training rows of {day}")
+        _same(part.select(names), frame.select(names), key, f"training rows of {day}")
 
 
 def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: str) -> None:

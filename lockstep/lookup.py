@@ -33,7 +33,9 @@ __all__ = [
     "UnknownEntity",
     "check_age",
     "close_store",
+    "expired",
     "hushed",
+    "named",
     "utc_in_sqlite",
 ]
 
@@ -80,6 +82,7 @@ class LookUp:
     def __init__(self, catalogue: Catalogue, online: Online) -> None:
         self.catalogue, self.online = catalogue, online
         self._project = catalogue.project
+        self._keys: dict[str, pl.DataFrame] = {}
         with hushed(), sorry(self._project):
             self.store = open_store(self._project)
             # The rows of a view stay whole while new ones are written, in one transaction; Feast would refuse them all
@@ -91,8 +94,8 @@ class LookUp:
         """Let go of the store's file."""
         close_store(self.store)
 
-    def rows(self, features: Mapping[str, Sequence[str]], key: str, entities: Sequence[object]) -> dict[str, Found]:
-        """Return what the store holds of each view in `features`, whatever its age.
+    def rows(self, features: Mapping[str, Sequence[str]], entities: Mapping[str, Sequence[object]]) -> dict[str, Found]:
+        """Return what the store holds of each view in `features`, whatever its age, for columns of keys.
 
         Raises
         ------
@@ -103,7 +106,9 @@ class LookUp:
 
         refs = [f"{view}:{name}" for view, names in features.items() for name in names]
         with sorry(self._project):
-            response = self.store.get_online_features(features=refs, entity_rows={key: list(entities)})
+            response = self.store.get_online_features(
+                features=refs, entity_rows={k: list(v) for k, v in entities.items()}
+            )
             values = response.to_dict()
         columns = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
         found = {}
@@ -117,12 +122,12 @@ class LookUp:
             )
         return found
 
-    def everyone(self, view: View, entities: Sequence[object]) -> Found:
-        """Return all that the store holds of one view for `entities`, asked in batches."""
+    def everyone(self, view: View, entities: pl.DataFrame) -> Found:
+        """Return all that the store holds of one view for `entities`, its keys, asked in batches."""
         names = list(self.catalogue.schemas[view.name])
         found = Found({name: [] for name in names}, [], [])
-        for start in range(0, len(entities), _BATCH):
-            some = self.rows({view.name: names}, view.entity.key, entities[start : start + _BATCH])[view.name]
+        for some_keys in entities.iter_slices(_BATCH):
+            some = self.rows({view.name: names}, some_keys.to_dict(as_series=False))[view.name]
             for name in names:
                 found.values[name].extend(some.values[name])
             found.whole.extend(some.whole)
@@ -130,52 +135,69 @@ class LookUp:
         return found
 
     def read(
-        self, features: Mapping[str, Sequence[str]], views: Sequence[View], entity: object, at: datetime
-    ) -> tuple[dict[str, Any], datetime]:
-        """Return the stored features of one entity at the instant `at`, and the instant of their snapshot.
+        self, features: Mapping[str, Sequence[str]], views: Sequence[View], keys: Mapping[str, object], at: datetime
+    ) -> tuple[dict[str, Any], datetime, list[str]]:
+        """Return the stored features of `keys` at the instant `at`, their snapshot's instant, and which are defaults.
+
+        A view without a row of them, online or offline, or with one past its lifetime, says what follows.
 
         Raises
         ------
         UnknownEntity
-            No view knows the entity, online or offline.
+            A view that refuses does not know the keys, or none knows any of them and none has defaults.
         BadRequest
             `at` lies before the snapshot that is online.
         NotOnline
-            The store cannot be read, lacks a row, holds an older one than was published, or its TTL is over.
+            The store cannot be read, lacks a row, holds an older one than was published, or a view refuses one past
+            its lifetime.
         """
-        key = views[0].entity.key
-        found = self.rows(features, key, [entity])
+        zone = self.catalogue.project.settings.zone
+        found = self.rows(features, {key: [value] for key, value in keys.items()})
         values: dict[str, Any] = {}
-        instants = set()
+        defaults: list[str] = []
+        snapshot, known = self.online.instant, False
         for view in views:
-            one = found[view.name]
-            if one.whole[0]:
-                instants.add(one.instants[0])
-            elif one.whole[0] is None or self._offline(view, entity):
-                raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {key} {entity}", do=_FILL)
-            values |= {name: column[0] for name, column in one.values.items()}
-        if not instants:
-            raise UnknownEntity(f"no {views[0].entity.name} {entity!r}", where=f"snapshot {self.online.snapshot}")
-        snapshot = min(instants)
-        if len(instants) > 1 or snapshot != self.online.instant:
-            raise NotOnline(
-                "a row of another snapshot than the published one", where=f"{key} {entity}",
-                expected=self.online.instant, found=snapshot, do=_FILL,
-            )  # fmt: skip
-        for view in views:
-            check_age(snapshot, at, view, self.catalogue.project.settings.zone)
-        return values, snapshot
+            one, stand_in = found[view.name], view.stand_in()
+            if one.whole[0] is None or (not one.whole[0] and self._offline(view, keys)):
+                raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {named(keys)}", do=_FILL)
+            if one.whole[0] and one.instants[0] != snapshot:
+                raise NotOnline(
+                    "a row of another snapshot than the published one", where=named(keys),
+                    expected=snapshot, found=one.instants[0], do=_FILL,
+                )  # fmt: skip
+            known = known or bool(one.whole[0]) or view.missing == "default"
+            if not one.whole[0] and view.missing == "refuse":
+                raise self._nobody(keys)
+            if view.missing == "refuse" or at < snapshot:
+                check_age(snapshot, at, view, zone)
+            if one.whole[0] and not expired(snapshot, at, view, zone):
+                values |= {name: column[0] for name, column in one.values.items()}
+            else:
+                values |= {name: stand_in[name] for name in one.values}
+                defaults += one.values if view.missing == "default" else []
+        if not known:
+            raise self._nobody(keys)
+        return values, snapshot, defaults
 
-    def _offline(self, view: View, entity: object) -> bool:
-        """Return whether the snapshot that was materialised has a row of `entity`."""
+    def _nobody(self, keys: Mapping[str, object]) -> UnknownEntity:
+        return UnknownEntity(f"nobody by {named(keys)}", where=f"snapshot {self.online.snapshot}")
+
+    def _offline(self, view: View, keys: Mapping[str, object]) -> bool:
+        """Return whether the snapshot that was materialised has a row of `keys`."""
         path = self.online.file(self._project.root, view.name)
-        if not path.is_file():
+        if view.name not in self._keys and not path.is_file():
             raise NotOnline(
                 "cannot tell whether this is an unknown entity or a lost row", where=str(path), found="no such file",
                 do="Build it with `lockstep run`.",
             )  # fmt: skip
-        rows = pl.scan_parquet(path, glob=False).filter(pl.col(view.entity.key) == entity)
-        return not rows.head(1).collect().is_empty()
+        if view.name not in self._keys:  # read once: to have no row is an everyday case
+            self._keys[view.name] = pl.scan_parquet(path, glob=False).select(view.keys).collect()
+        return not self._keys[view.name].filter(*(pl.col(key) == keys[key] for key in view.keys)).is_empty()
+
+
+def named(keys: Mapping[str, object]) -> str:
+    """Return keys as text: ``household_id 7, store_id 31``."""
+    return ", ".join(f"{key} {value}" for key, value in keys.items())
 
 
 def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
@@ -193,14 +215,19 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
             "the online store holds no history: `at` is too early", expected=f"{snapshot.isoformat()} or later",
             found=at.isoformat(), do="Ask the offline store about the past.",
         )  # fmt: skip
-    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
-    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
-    if snapshot < since.astimezone(UTC):
+    if expired(snapshot, at, view, zone):
         raise NotOnline(
             "a stale snapshot", where=f"view {view.name}", found=snapshot.isoformat(),
             expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
             do="Land and build newer days, then run `lockstep materialize`.",
         )  # fmt: skip
+
+
+def expired(snapshot: datetime, at: datetime, view: View, zone: str) -> bool:
+    """Tell whether the lifetime of a view's row, in calendar days of `zone` and inclusive, is over at `at`."""
+    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
+    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
+    return snapshot < since.astimezone(UTC)
 
 
 def close_store(store: FeatureStore) -> None:

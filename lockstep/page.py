@@ -14,9 +14,10 @@ from lockstep.files import read_json, write_text
 from lockstep.graph import models_of
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
-__all__ = ["PLOTS", "draw", "write_page"]
+__all__ = ["PLOTS", "draw", "template", "write_page"]
 
 PLOTS = {
     "roc": ("ROC", "fpr", "tpr", True),
@@ -29,14 +30,11 @@ PLOTS = {
 
 def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     """Render the page of a run from ``artifacts/`` to `path`."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     artifacts = root / "artifacts"
     models = models_of(root)
     metrics = {m: read_json(artifacts / "evaluate" / m / "metrics.json") for m in models}
     metrics |= read_json(artifacts / "baselines/baselines.json")
-    env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
-    html = env.get_template("page.html").render(
+    html = template("page.html").render(
         ledger=ledger,
         metrics=dict(sorted(metrics.items(), key=lambda m: -m[1]["auc"])),
         plots=[_svg(draw(artifacts, models, name)) for name in PLOTS],
@@ -49,6 +47,14 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
         number=lambda value: "-" if value is None else f"{value:.4f}",
     )
     write_text(html, path)
+
+
+def template(name: str) -> Template:
+    """Return a page's template, in which every value is escaped."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
+    return env.get_template(name)
 
 
 def draw(artifacts: Path, models: list[str], name: str) -> Figure:

@@ -23,13 +23,17 @@ __all__ = ["Prediction", "Predictor"]
 
 
 class Prediction(NamedTuple):
-    """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`."""
+    """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`.
+
+    `defaulted` are the features for which there was no value, and those that were computed from such.
+    """
 
     score: float
     at: datetime
     snapshot: datetime
     days_behind: int
     features: dict[str, Any]
+    defaulted: list[str]
 
 
 class Predictor:
@@ -70,7 +74,7 @@ class Predictor:
         self.stored = {view: names for view, names in kept.items() if names}
         self.views = [v for v in self.catalogue.views if v.name in self.stored]
         self.key = _one_key(self.views)
-        self.key_type = self.catalogue.events[self.views[0].name][self.key]
+        self.key_type = self.catalogue.key_types[self.key]
         self._files = store_files(project)
         self._stamp: object = None
         self._lookup: LookUp | None = None
@@ -148,10 +152,10 @@ class Predictor:
             self._lookup.close()
         self._lookup = None
 
-    def read(self, entity: object, at: datetime) -> tuple[dict[str, Any], datetime]:
-        """Return the model's features of an entity at an instant, by name and in its order, and their snapshot."""
+    def read(self, entity: object, at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
+        """Return the model's features of an entity at an instant, in its order, their snapshot, and the defaulted."""
         try:
-            values, snapshot = self.lookup().read(self.stored, self.views, entity, at)
+            values, snapshot, defaults = self.lookup().read(self.stored, self.views, {self.key: entity}, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
@@ -159,7 +163,9 @@ class Predictor:
             types = self.catalogue.inputs(view)
             inputs = {name: [at if name in view.request else values[name]] for name in types}
             values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
-        return {name: values[name] for name in self.features}, snapshot
+            for feature in view.features if defaults else ():
+                defaults += [feature.name] if {*feature.reads} & {*defaults} else []
+        return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
 
     def predict(self, entity: object, at: datetime | None = None) -> Prediction:
         """Return the score of one entity at an instant.
@@ -172,7 +178,7 @@ class Predictor:
             As `LookUp.read`.
         """
         at = at or self.now()
-        features, snapshot = self.read(entity, at)
+        features, snapshot, defaulted = self.read(entity, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
@@ -186,17 +192,22 @@ class Predictor:
             raise NotOnline(
                 "the online store holds what cannot be a feature", where=f"{self.key} {entity}", found=e
             ) from e
-        return Prediction(score, at, snapshot, self._days(snapshot, at), features)
+        return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
         zone = ZoneInfo(self.project.settings.zone)
         return (last.astimezone(zone).date() - first.astimezone(zone).date()).days
 
+    def anybody(self) -> dict[str, Any]:
+        """Return the keys of somebody who is online: of the view with the most keys, where views have several."""
+        firsts = [self.lookup().online.views[view.name].first for view in self.views]
+        return {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
+
     def health(self) -> dict[str, Any]:
         """Return what would answer a request now; raise what the request would raise."""
         online = self.lookup().online
         at = self.now()
-        _, snapshot = self.read(online.views[self.views[0].name].first, at)
+        _, snapshot, _ = self.read(self.anybody()[self.key], at)
         return {
             "status": "ok",
             "model": self.name,
@@ -207,7 +218,7 @@ class Predictor:
 
 
 def _one_key(views: list[Any]) -> str:
-    keys = {view.entity.key for view in views}
+    keys = {key for view in views for key in view.keys}
     if len(keys) != 1:
         raise DefinitionError("a model serves one entity", where="its features", expected="one key", found=sorted(keys))
     return str(keys.pop())

@@ -181,10 +181,11 @@ def _greeting(predictor: "Predictor", url: str) -> list[str]:
     """Return what to say first; the first answer is also the slowest, and is given here."""
     try:
         snapshot = predictor.lookup().online
-        entity = snapshot.views[predictor.views[0].name].first
+        entity = predictor.anybody()[predictor.key]
         predictor.predict(entity)
         ready = f"online snapshot {snapshot.snapshot}"
     except LockstepError as e:
         entity, ready = 1, f"no answer yet: {e}"
     example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{{\"{predictor.key}\": {entity!r}}}'"
-    return [f"serving {predictor.name} on {url}, {ready}", f"  {example}", "  stop with Ctrl-C"]
+    old = predictor.catalogue.deprecated([predictor.card["service"]])
+    return [f"serving {predictor.name} on {url}, {ready}", *old, f"  {example}", "  stop with Ctrl-C"]

@@ -160,13 +160,17 @@ class Serve(_Frozen):
 
 
 class Shadow(_Frozen):
-    """How the challenger is compared with the model that serves, and when it is promoted."""
+    """How the challenger is compared with the model that serves, and when it is promoted.
+
+    `changed` are features, by their plain names, whose new version is meant to have other values.
+    """
 
     challenger: str
     minimum_gain: Annotated[float, Field(ge=0)]
     drift: Annotated[float, Field(gt=0)]
     seed: int
     resamples: Annotated[int, Field(ge=20)]
+    changed: list[str] = []
 
 
 class Settings(_Frozen):

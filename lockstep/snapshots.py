@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from lockstep.agg import EVENT_DAY
+from lockstep.agg import EVENT_DAY, NEVER_NULL
 from lockstep.alone import alone
 from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
@@ -26,7 +26,8 @@ from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
 from lockstep.define import View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
-from lockstep.files import read_json, tree_hash, write_json
+from lockstep.feature_contract import broken, check_definition, check_values
+from lockstep.files import read_json, read_parquet, tree_hash, write_json, write_text
 from lockstep.fingerprint import changes, digest, kept_events, view_parts
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
@@ -49,11 +50,18 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
     Raises
     ------
     DefinitionError
-        A feature reads an unknown event column or feature, or sums something that is not an integer.
+        A feature reads an unknown event column or feature, sums something that is not an integer, or declares a range
+        or default that its type cannot have.
     """
     for name, aggregation in view.aggregations():
         aggregation.check(events, name)
-    known = {view.entity.key}
+    for key in view.keys:
+        if key not in events:
+            raise DefinitionError(
+                f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
+                do=did_you_mean(key, events),
+            )  # fmt: skip
+    known = {*view.keys}
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
@@ -62,9 +70,11 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                         f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
                     )
         known.add(feature.name)
-    empty = pl.LazyFrame(schema={**events, **({view.entity.key: pl.Int64} if view.entity.key not in events else {})})
-    shaped = _formulas(view, _aggregates(view, empty, date(2000, 1, 1)))
-    return shaped.select(f.name for f in view.features).collect_schema()
+    shaped = _formulas(view, _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1)))
+    schema = shaped.select(f.name for f in view.features).collect_schema()
+    for feature in view.features:
+        check_definition(feature, schema[feature.name])
+    return schema
 
 
 def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
@@ -75,29 +85,31 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     events
         The events known on `day`, in order of time and key, with EVENT_DAY.
     entities
-        Every entity ever seen by then, one column, sorted: an entity without events gets an empty row.
+        Every entity ever seen by then, the view's keys, sorted: an entity without events gets an empty row.
 
     Returns
     -------
     DataFrame
-        The entity's key, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that
-        was known, as an instant: an ordinal, not a clock) and the features, sorted by key.
+        The keys, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that was
+        known, as an instant: an ordinal, not a clock) and the features, sorted by the keys.
 
     Raises
     ------
     DefinitionError
         A feature is infinite or not a number.
+    DataError
+        A feature is out of its range, or null where it never is.
     """
-    key = view.entity.key
-    rows = entities.lazy().join(_aggregates(view, events.lazy(), day), on=key, how="left", maintain_order="left")
-    zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
+    aggregates = _aggregates(view, events.lazy(), day)
+    rows = entities.lazy().join(aggregates, on=view.keys, how="left", maintain_order="left")
+    zero = [f for f, a in view.aggregations() if a.kind in NEVER_NULL]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
     stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
     try:
         frame = _finished(view, rows.with_columns(stamps))
     except pl.exceptions.InvalidOperationError as e:
         raise _does_not_fit(view, day, e) from e
-    refuse_nan(frame, f"view {view.name}, snapshot {day}")
+    _check(view, day, frame)
     return frame
 
 
@@ -111,10 +123,10 @@ def snapshots(
     events
         All events of a source that is settled and causal, in order of time and key, with EVENT_DAY.
     seen
-        Every entity, sorted, with the first day it landed: the key, ``_seen`` (Date).
+        Every entity, sorted, with the first day it landed: the view's keys, ``_seen`` (Date).
     """
-    key, landed = view.entity.key, seen["_seen"].to_numpy()
-    timelines = _timelines(view, events, seen.select(key), wanted)
+    keys, landed = seen.select(view.keys), seen["_seen"].to_numpy()
+    timelines = _timelines(view, events, keys, wanted)
 
     def together(some: Sequence[date]) -> Iterator[tuple[date, pl.DataFrame]]:
         numbers = [np.flatnonzero(landed < np.datetime64(day)) for day in some]
@@ -122,7 +134,7 @@ def snapshots(
         stamps = pl.DataFrame([_stamps(day, zone) for day in some], schema=dict.fromkeys(STAMPS, INSTANT), orient="row")
         try:
             aggregates = [t.aggregates(list(zip(some, numbers, strict=True))) for t in timelines]
-            entities, stamped = seen.select(key)[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
+            entities, stamped = keys[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
             rows = _finished(view, pl.concat([entities, stamped, *aggregates], how="horizontal").lazy())
         except pl.exceptions.InvalidOperationError as e:
             if len(some) == 1:
@@ -130,9 +142,11 @@ def snapshots(
             for day in some:  # one of them
                 yield from together([day])
             return
+        suspect = broken(rows, view.features)
         for day, height, end in zip(some, heights, np.cumsum(heights), strict=True):
             frame = rows.slice(int(end) - height, height)
-            refuse_nan(frame, f"view {view.name}, snapshot {day}")
+            if suspect:
+                _check(view, day, frame)
             yield day, frame
 
     step = max(1, TOGETHER // max(1, seen.height))
@@ -156,7 +170,7 @@ def _stamps(day: date, zone: Zone) -> tuple[datetime, datetime]:
 
 def _finished(view: View, rows: pl.LazyFrame) -> pl.DataFrame:
     """Add the formulas to aggregates and choose the columns."""
-    return _formulas(view, rows).select(view.entity.key, *STAMPS, *(f.name for f in view.features)).collect()
+    return _formulas(view, rows).select(*view.keys, *STAMPS, *(f.name for f in view.features)).collect()
 
 
 def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
@@ -166,20 +180,13 @@ def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
     )  # fmt: skip
 
 
-def refuse_nan(frame: pl.DataFrame, where: str) -> None:
-    """Raise DefinitionError naming the first feature that is infinite or not a number, and how often."""
-    floats = [c for c, t in frame.schema.items() if t.is_float()]
-    for name, bad in frame.select((~pl.col(floats).is_finite()).sum()).row(0, named=True).items() if floats else []:
-        if bad:
-            raise DefinitionError(
-                f"feature {name!r} is infinite or not a number", where=where, expected="numbers or nulls",
-                found=f"{bad} of {frame.height} rows", do="Divide with ratio(): it gives null where the divisor is 0.",
-            )  # fmt: skip
+def _check(view: View, day: date, frame: pl.DataFrame) -> None:
+    check_values(frame, view.features, view.keys, f"view {view.name}, snapshot {day}")
 
 
 def _aggregates(view: View, events: pl.LazyFrame, day: date) -> pl.LazyFrame:
     """Aggregate events, in time order, by entity."""
-    grouped = events.group_by(view.entity.key, maintain_order=True)
+    grouped = events.group_by(view.keys, maintain_order=True)
     return grouped.agg(a.expr(day).alias(name) for name, a in view.aggregations())
 
 
@@ -208,6 +215,7 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
     out.mkdir(parents=True, exist_ok=True)
     kept = {day: found for day, key in keys.items() if (found := cache.find(day, key))}
     missing = [day for day in keys if day not in kept]
+    _judge_kept(view, kept, cache.folder / "judged")
 
     def copy(day: date) -> None:  # a copy: DVC may link and protect its outputs
         shutil.copyfile(kept[day].path, out / f"{day}.parquet")
@@ -223,18 +231,25 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
     return Built(view, kept, missing)
 
 
+def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
+    """Judge the days that were kept, where ranges and nulls are declared otherwise than when they were computed."""
+    said = "\n".join(f"{f.name} {f.bounds} {f.never_null}" for f in view.features)
+    if not file.is_file() or file.read_text(encoding="utf-8") != said:
+        for day, k in kept.items():
+            _check(view, day, read_parquet(k.path))
+    write_text(said, file)
+
+
 def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple[date, pl.DataFrame]]:
     """Yield each missing day with its snapshot: one alone by the definition, which costs less than a timeline."""
     if not missing:
         return
-    seen = events.seen(view.entity.key)
     many = len(missing) > 1 and events.short
     if many and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
-        yield from snapshots(view, known, seen, missing, events.zone)
+        yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
         return
     for day in missing:
-        entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-        yield day, snapshot(view, events.known(day), entities, day, events.zone)
+        yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
 
 
 def build_all(p: Project) -> None:
@@ -245,7 +260,7 @@ def build_all(p: Project) -> None:
 
 def _build_all(p: Project) -> None:
     zone, contracts = p.settings.clock, load_contracts(p.folder("contracts"))
-    views = p.objects("views", View)
+    views = [v for v in p.objects("views", View) if not v.dropped]
     schemas = {v.name: feature_schema(v, event_schema(v.source, contracts, zone)) for v in views}
     landings = read_landings(p.root / "landings.csv")
     first, last = snapshot_days(landings, [c.table for c in contracts.values() if c.calendar == "daily"])
