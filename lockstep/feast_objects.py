@@ -274,7 +274,7 @@ def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | 
     from feast import Field
     from feast import types as feast
 
-    kinds = {
+    kinds: dict[Any, Any] = {
         pl.Int64(): feast.Int64,
         pl.Int32(): feast.Int32,
         pl.Float64(): feast.Float64,
@@ -283,6 +283,8 @@ def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | 
         INSTANT: feast.UnixTimestamp,
     }
     for name, kind in types.items():
+        if isinstance(kind, pl.Array) and kind.inner in kinds and len(kind.shape) == 1:
+            kinds[kind] = feast.Array(kinds[kind.inner])  # of any length: Feast knows no other
         if kind not in kinds:
             raise DefinitionError(
                 "a type that Feast cannot hold", where=f"feature {name}",

@@ -5,13 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep import agg
+from lockstep import agg, clock
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
+from lockstep.contract import load_contracts
+from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
-from lockstep.errors import DefinitionError
+from lockstep.errors import DataError, DefinitionError
+from lockstep.events import Events, event_schema, read_tables
 from lockstep.exact import ratio
-from lockstep.snapshots import feature_schema, snapshot
+from lockstep.snapshots import build, feature_schema, snapshot
 from tests.code import oracle
 
 ZONE = Zone("America/New_York")
@@ -105,6 +108,62 @@ def test_where_counts_only_the_events_that_meet_it():
     assert computed(features, rows, date(2017, 3, 13), [1]).select("n", "s").row(0) == (1, 7)
 
 
+OFFERED = pl.Schema({"who": pl.Int64, "id": pl.Int64, "cents": pl.Int64, "start": pl.Date, "end": pl.Date})
+march = st.dates(date(2017, 3, 1), date(2017, 3, 20))
+offered = st.lists(
+    st.tuples(
+        st.integers(1, 2), st.integers(0, 9), st.none() | st.integers(-9, 9), st.none() | march, st.none() | march
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(offered, march)
+def test_an_interval_counts_from_its_first_day_to_its_last_both_included(rows, day):
+    events = pl.DataFrame(rows, schema=OFFERED, orient="row").with_columns(pl.col("start").alias(EVENT_DAY))
+    kinds = ["count", "sum", "mean", "std", "min", "max", "distinct"]
+    features = [Feature(k, agg.Aggregation(k, "cents", during=("start", "end"))) for k in kinds]
+    features.append(Feature("under_way", agg.count(during=("start", "end"))))
+    who = pl.DataFrame({"who": [1, 2]})
+    got = snapshot(view(*features), events.sort("start", "id"), who, day, ZONE)
+    for row in got.iter_rows(named=True):
+        mine = [r for r in rows if r[0] == row["who"] and r[3] is not None and r[3] <= day]
+        mine = [r[2] for r in mine if r[4] is None or day <= r[4]]
+        assert row["under_way"] == len(mine)
+        for kind in kinds:
+            assert row[kind] == oracle.aggregate(kind, [v for v in mine if v is not None])
+
+
+def test_what_is_announced_for_later_is_in_no_window_and_in_no_lifetime():
+    rows = pl.DataFrame(
+        {"who": [1, 1], "id": [1, 2], EVENT_DAY: [date(2017, 3, 12), date(2017, 3, 13)]}  # known on the 13th
+    )
+    features = [Feature("all", agg.count()), Feature("week", agg.count(days=7)), Feature("day", agg.last("id"))]
+    got = snapshot(view(*features), rows, pl.DataFrame({"who": [1]}), date(2017, 3, 13), ZONE)
+    assert got.select("all", "week", "day").row(0) == (1, 1, 1)
+
+
+def test_an_interval_without_dates_or_beside_a_window_is_refused():
+    with pytest.raises(DefinitionError, match=r"two windows in count\(days=7, during=.*not both"):
+        agg.count(days=7, during=("start", "end"))
+    schema = pl.Schema({**OFFERED, EVENT_DAY: pl.Date, "until": INSTANT})
+    with pytest.raises(DefinitionError, match=r"other than days in feature x: expected until as Date, found Datetime"):
+        feature_schema(view(Feature("x", agg.count(during=("start", "until")))), schema)
+    with pytest.raises(DefinitionError, match=r"unknown event column 'ends' in feature x. Did you mean 'end'"):
+        feature_schema(view(Feature("x", agg.count(during=("start", "ends")))), schema)
+
+
+def test_a_view_of_a_key_that_no_event_has_is_refused_with_the_nearest_name():
+    wrong = View("v", [Entity("shopper", "whom")], VISITS, [Feature("n", agg.count())], ttl_days=1)
+    with pytest.raises(
+        DefinitionError, match=r"no key 'whom' in the events in view v, source visits. Did you mean 'who'"
+    ):
+        feature_schema(wrong, pl.Schema({**SCHEMA, EVENT_DAY: pl.Date}))
+    with pytest.raises(DefinitionError, match=r"entities without keys of their own in view v"):
+        View("v", [SHOPPER, SHOPPER], VISITS, [Feature("n", agg.count())], ttl_days=1)
+
+
 def test_a_formula_reads_the_features_before_it():
     rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 1, tzinfo=UTC), "cents": 500, "shop": "a"}]
     features = [Feature("c", agg.sum("cents")), Feature("d", ratio("c", 100)), Feature("e", pl.col("d") * 2)]
@@ -139,6 +198,41 @@ def test_a_window_without_days_a_name_used_twice_and_a_ttl_below_the_grid_are_re
         view(Feature("n", agg.count()), Feature("n", agg.count(days=3)))
     with pytest.raises(DefinitionError, match="ttl below the grid"):
         View("v", [SHOPPER], VISITS, [], ttl_days=0)
+
+
+LINES = """
+table: lines
+version: 1
+owner: tests
+event_time: at
+key: [id]
+calendar: irregular
+lateness: {days: null, then: flag}
+columns: {who: {type: int64}, id: {type: int64}, at: {type: instant}, cents: {type: int64}}
+"""
+
+
+@pytest.mark.parametrize("claim", [{}, {"causal": True}, {"within_day": True, "gap_of": "who"}])
+def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_path, claim):
+    (tmp_path / "lines.yaml").write_text(LINES, encoding="utf-8")
+    contracts = load_contracts(tmp_path)
+    source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
+    about = [Feature("n", agg.count(days=3)), Feature("sum", agg.sum("cents")), Feature("half", pl.col("n") + 0.5)]
+    view = View("v", [SHOPPER], source, about, ttl_days=1)
+    first, last = date(2017, 3, 11), date(2017, 3, 14)
+    with pytest.raises(DataError, match=r"no clean rows in .*clean. Land some days"):
+        read_tables(tmp_path / "clean", contracts, ZONE, ("lines",))
+    (tmp_path / "clean").mkdir()
+    tables = read_tables(tmp_path / "clean", contracts, ZONE, ("lines",))
+    keys = {day: f"key of {day}" for day in clock.days(first, last)}
+    hashes = Hashes(tmp_path / "hashes.json")
+    events = Events(source, tables, first, last, cache=DayCache(tmp_path / "events", hashes))
+    build(view, events, keys, tmp_path / "out", DayCache(tmp_path / "days", hashes))
+    types = feature_schema(view, event_schema(source, contracts, ZONE))
+    for day in keys:
+        frame = pl.read_parquet(tmp_path / f"out/{day}.parquet")
+        assert frame.is_empty()
+        assert frame.schema == {"who": pl.Int64, "event_timestamp": INSTANT, "created": INSTANT, **types}
 
 
 def test_types_follow_from_the_definition():
