@@ -6,8 +6,8 @@ import pytest
 from tests.conftest import lockstep
 from tests.data.test_run import plant, repro, unseal
 
-# Lines of July that come late, change, go, and change to and fro (A, B, A); and four weeks of one household in seven
-# that turn out to have been none. Each is known from the day after its landing on.
+# Lines of July that come late, change, go, and change to and fro (A, B, A), and four weeks of one household in seven
+# that are taken back. Each is known from the day after its landing on.
 UNSETTLED = """
 some = f.filter(pl.col('_landing_day').is_between(date(2017, 7, 3), date(2017, 7, 20))).sort(pl.all()).head(400)
 
