@@ -1,4 +1,4 @@
-"""The question that the models answer: will this household lapse, that is, make no trip in the next 28 days."""
+"""The questions that the models answer: about a household at the start of a day, and about a basket at the till."""
 
 from datetime import date, timedelta
 
@@ -21,10 +21,38 @@ def lapsed(population: pl.LazyFrame, ahead: pl.LazyFrame) -> pl.LazyFrame:
 
 lapse = Question(
     name="lapse",
-    entity=household,
+    entities=[household],
     source=trips,
     horizon_days=28,
     population=active,
     label=lapsed,
     description="No trip in the next 28 days.",
+)
+
+
+def rung_up(trips: pl.LazyFrame, day: date) -> pl.LazyFrame:  # noqa: ARG001 - every basket of the day, whatever the day
+    """Return the baskets of a day as the till would ask about them, money in cents."""
+    return trips.select(
+        "household_id", "basket_id", "at", pl.col("value").alias("basket_value"),
+        pl.col("discount").alias("basket_discount"), pl.col("fuel_value").alias("basket_fuel"),
+        pl.col("departments").alias("basket_departments"),
+    )  # fmt: skip
+
+
+def came_back(baskets: pl.LazyFrame, ahead: pl.LazyFrame) -> pl.LazyFrame:
+    """Return 1 for baskets whose household makes a trip on one of the 7 days after, 0 for the others."""
+    last = ahead.group_by("household_id").agg(pl.col("event_day").max().alias("_last"))
+    again = (pl.col("_last") > pl.col("cutoff")).fill_null(False).cast(pl.Int8)
+    return baskets.join(last, on="household_id", how="left").with_columns(again.alias("label"))
+
+
+back = Question(
+    name="back",
+    entities=[household],
+    source=trips,
+    horizon_days=8,  # the day of the basket, which does not count, and the 7 after it
+    population=rung_up,
+    label=came_back,
+    moment="event",
+    description="Another trip within the 7 days after the one of this basket.",
 )

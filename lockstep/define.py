@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Literal
 
 import polars as pl
 
@@ -237,25 +238,42 @@ class Service:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked of an entity on a day: who is asked about, and what the answer turned out to be.
+    """What is asked of entities, on a day or at an event: who is asked about, and what the answer turned out to be.
 
     Parameters
     ----------
+    entities
+        Who is asked about, the first above all: intervals are drawn over it.
     population
-        ``(events known on the day, day) -> keys``: read from the past alone.
+        ``(events known on the day, day) -> keys``: read from the past alone. With `moment` ``"event"`` it replays
+        requests, ``(events of the day, day) -> keys, the source's key, its event time and what the request carries``.
     label
-        ``(keys, events of the horizon) -> keys with label (Int8)``: the only thing that looks forward.
+        ``(population with its cutoff, events of the horizon) -> the columns of `row` with label (Int8)``: the only
+        thing that looks forward.
     horizon_days
-        The calendar days that the label looks ahead, the day itself included.
+        The calendar days that the label looks ahead, the cut-off day itself included.
+    moment
+        ``"day"`` asks at the first instant of each cut-off day, ``"event"`` at each of its events.
     """
 
     name: str
-    entity: Entity
+    entities: tuple[Entity, ...] | list[Entity]
     source: Source
     horizon_days: int
     population: Callable[[pl.LazyFrame, date], pl.LazyFrame]
     label: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
     description: str = ""
+    moment: Literal["day", "event"] = "day"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns that identify who is asked about, in the order of the entities."""
+        return tuple(e.key for e in self.entities)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Return the columns that identify a row of a cut-off: the keys, and where events ask, those of the event."""
+        return tuple(dict.fromkeys([*self.keys, *(self.source.key if self.moment == "event" else ())]))
 
 
 def _unique(names: list[str], where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -59,24 +59,31 @@ class Catalogue:
                     )  # fmt: skip
 
     def require_services(self) -> None:
-        """Raise SettingsError for a model that reads a service which nobody defined."""
-        known = [s.name for s in self.services]
-        for name, model in self.project.settings.models.items():
-            if model.service not in known:
-                raise SettingsError(
-                    f"no service {model.service!r}", where=f"models.{name}.service of params.yaml",
-                    do=did_you_mean(model.service, known),
-                )  # fmt: skip
+        """Raise SettingsError for a question that names a service which nobody defined."""
+        for about in self.project.settings.questions.values():
+            self.features(about.dataset.services)
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""
         stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
         return {**stored, **view.request}
 
-    def refs(self) -> list[str]:
-        """Return Feast's references of every feature that some service reads, in the order of the definitions."""
-        wanted = {f for s in self.services for f in s.features}
-        return [f"{view}:{f}" for view, schema in self.schemas.items() for f in schema if f in wanted]
+    def features(self, services: Iterable[str]) -> list[str]:
+        """Return every feature that one of some services reads, in the order of the definitions."""
+        known = {s.name: s.features for s in self.services}
+        for name in services:
+            if name not in known:
+                raise SettingsError(f"no service {name!r}", where="params.yaml", do=did_you_mean(name, known))
+        wanted = {f for name in services for f in known[name]}
+        return [f for schema in self.schemas.values() for f in schema if f in wanted]
+
+    def refs(self, features: Iterable[str]) -> list[str]:
+        """Return Feast's references of features."""
+        return [f"{view}:{f}" for f in features for view, schema in self.schemas.items() if f in schema]
+
+    def demands(self, features: Iterable[str]) -> list[OnDemandView]:
+        """Return the on-demand views that give any of some features."""
+        return [v for v in self.on_demand if not {*features}.isdisjoint(self.schemas[v.name])]
 
     def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
         frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))

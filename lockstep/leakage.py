@@ -14,10 +14,11 @@ import polars as pl
 
 from lockstep.agg import EVENT_DAY
 from lockstep.contract import Contract, load_contracts
-from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts
-from lockstep.define import OnDemandView, Question, Source, View
+from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts, population, with_request
+from lockstep.define import Question, Source, View
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, Table, read_tables
+from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project
@@ -36,12 +37,10 @@ def leakage(p: Project, days: int = 6) -> str:
         A feature, population or label that differs from what its day could know: named with its day, an entity and
         both values.
     """
-    history = _History(p)
-    views, question = p.objects("views", View), p.objects("labels", Question)[0]
-    split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
-    rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
-    chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
-    compared = asked = 0
+    history, views, said = _History(p), p.objects("views", View), []
+    sets = [_Set(p, question, history.last) for question in p.objects("labels", Question)]
+    cutoffs = sorted({day for one in sets for part in one.parts for day in part.cutoffs})
+    chosen, compared = sample(history.first, history.last, cutoffs, days), 0
     for day in progress(chosen, "leakage"):
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
@@ -50,12 +49,21 @@ def leakage(p: Project, days: int = 6) -> str:
                 expected = snapshot(view, events.known(day), entities, day, history.zone)
                 _same(published, expected, [view.entity.key], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
-    _training_reads_its_snapshots(p, rows, views, question)
-    for part in progress(split, "labels"):
-        some = [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1]
-        asked += len(some)
-        _labels(history, question, part, rows, some)
-    return f"{compared:,} values on {len(chosen)} days, {rows.height:,} labels, {asked} populations"
+    for one in sets:
+        _training_reads_its_snapshots(p, one, views)
+        asked = sum(_answers(history, one, part, chosen) for part in progress(one.parts, f"labels {one.question.name}"))
+        said.append(f"{one.rows.height:,} labels of {one.question.name} and {asked} populations")
+    return f"{compared:,} values on {len(chosen)} days, {', '.join(said)}"
+
+
+class _Set:
+    """A question with its published training set: the parts that have labels, their rows."""
+
+    def __init__(self, p: Project, question: Question, last: date) -> None:
+        settings, folder = p.settings.questions[question.name].dataset, p.root / "artifacts/dataset" / question.name
+        self.question, self.rows = question, read_parquet(folder / "training.parquet")
+        self.parts = [q for q in parts(settings, question.horizon_days, last) if q.name != "embargo"]
+        self.features = Catalogue(p).features(settings.services)
 
 
 class _ByDefinition(Events):
@@ -131,43 +139,70 @@ def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return rows.with_columns(*numbers, *(pl.col(c) + " falsified" for c in free if rows.schema[c] == pl.String))
 
 
-def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, some: Sequence[date]) -> None:
-    """Compare the labels of a part with what had landed before its knowledge day, and populations on `some` days."""
-    key, columns = question.entity.key, [CUTOFF, question.entity.key, LABEL]
-    published = rows.filter(pl.col(PART) == part.name)
-    if sorted(published[CUTOFF].unique()) != part.cutoffs:
+def _answers(history: _History, one: _Set, part: Part, chosen: Sequence[date]) -> int:
+    """Compare a part's labels with what had landed before its knowledge day, and populations; say how many of these.
+
+    Populations that replay requests follow from the rows of the knowledge day too, and are compared on all days; those
+    that are read from the past of their day are derived anew for each, and compared on the `chosen` ones.
+    """
+    question, published = one.question, one.rows.filter(pl.col(PART) == part.name).drop(one.features)
+    row, columns = [*question.row], [CUTOFF, *question.row, LABEL]
+    replayed, found = question.moment == "event", set(published[CUTOFF])
+    if found - {*part.cutoffs} or (not replayed and found != {*part.cutoffs}):  # a day without events asks nothing
         raise GuaranteeError(
-            "other cut-offs than the settings ask for", where=f"part {part.name}", expected=f"{len(part.cutoffs)}",
-            found=f"{published[CUTOFF].n_unique()}", do="Build the training set again with `lockstep run`.",
+            "other cut-offs than the settings ask for", where=f"part {part.name} of {question.name}",
+            expected=f"{len(part.cutoffs)}", found=f"{len(found)}",
+            do="Build the training set again with `lockstep run`.",
         )  # fmt: skip
+    some = part.cutoffs if replayed else [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1]
+
+    def asks(events: pl.DataFrame, day: date, way: str) -> None:
+        have = published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL)
+        _same(
+            have,
+            population(question, events, day, history.zone),
+            row,
+            f"population of {day} for {question.name}, {way}",
+        )
+
     for way, events in history.ways(question.source, part.known):
         later, answers = events.known(part.known), []
         for day in part.cutoffs:
-            asked = published.filter(pl.col(CUTOFF) == day).select(key)
+            asked = published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL)
             ahead = later.filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(question.horizon_days - 1)))
-            label = question.label(asked.lazy(), ahead.lazy()).select(key, pl.col(LABEL).cast(pl.Int8))
+            label = question.label(asked.lazy(), ahead.lazy()).select(*row, pl.col(LABEL).cast(pl.Int8))
             answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
-        _same(published.select(columns), pl.concat(answers), [CUTOFF, key], f"labels of {part.name}, {way}")
-    for day in some:
+            if replayed:
+                asks(later, day, way)
+        _same(
+            published.select(columns),
+            pl.concat(answers),
+            [CUTOFF, *row],
+            f"labels of {part.name} for {question.name}, {way}",
+        )
+    for day in () if replayed else some:
         for way, events in history.ways(question.source, day):
-            asked = question.population(events.known(day).lazy(), day).select(key).sort(key).collect()
-            have = published.filter(pl.col(CUTOFF) == day).select(key).sort(key)
-            _same(have, asked, [key], f"population of {day}, {way}")
+            asks(events.known(day), day, way)
+    return len(some)
 
 
-def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[View], question: Question) -> None:
-    """Compare every stored and request-time value of the training set with the snapshot of its own cut-off."""
-    key = question.entity.key
-    for (day,), part in rows.partition_by(CUTOFF, as_dict=True).items():
-        frame = part.select(key, pl.col("event_timestamp"))
+def _training_reads_its_snapshots(p: Project, one: _Set, views: list[View]) -> None:
+    """Compare every stored and request-time value of a training set with the snapshot of its own cut-off."""
+    row, demands = [*one.question.row], Catalogue(p).demands(one.features)
+    for (day,), part in one.rows.partition_by(CUTOFF, as_dict=True).items():
+        frame = with_request(part.drop(one.features), demands)
         for view in views:
             snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
-            frame = frame.join(snap.drop("event_timestamp", "created"), on=key, how="left", maintain_order="left")
-        for now in p.objects("on_demand", OnDemandView):
-            asked = frame.with_columns(pl.col("event_timestamp").alias(name) for name in now.request)
-            frame = now.apply(asked.lazy()).collect()
-        names = [c for c in rows.columns if c in frame.columns]
-        _same(part.select(names), frame.select(names), [key], f"training rows of {day}")
+            snap = snap.drop("event_timestamp", "created")
+            frame = frame.join(snap, on=view.entity.key, how="left", maintain_order="left")
+        for now in demands:
+            frame = now.apply(frame.lazy()).collect()
+        _same(
+            part.select(row + one.features),
+            frame.select(row + one.features),
+            row,
+            f"training rows of {day} for {one.question.name}",
+        )
 
 
 def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: str) -> None:
