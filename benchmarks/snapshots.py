@@ -36,7 +36,7 @@ FEATURES = [
     *(Feature(f"{name}_{n}d", agg.sum(column, days=n)) for name, column in SUMS.items() for n in WINDOWS),
     *(Feature(f"stores_{n}d", agg.distinct("store_id", days=n)) for n in WINDOWS[1:]),
 ]
-VIEW = View("year", household, trips, FEATURES, ttl_days=1)
+VIEW = View("year", [household], trips, FEATURES, ttl_days=1)
 COLUMNS = ["household_id", *(feature.name for feature in FEATURES)]
 LOCKSTEP = "benchmarks.snapshots:year"
 LOOPS = {

@@ -1,6 +1,6 @@
 """Stored features of a household: one row a household and day."""
 
-from features.sources import household, trips
+from features.sources import household, offers, redemptions, trips
 from lockstep import agg
 from lockstep.define import Feature, View
 from lockstep.exact import ratio
@@ -9,7 +9,7 @@ DAY = 86_400_000_000  # microseconds
 
 household_trips = View(
     name="household_trips",
-    entity=household,
+    entities=[household],
     source=trips,
     ttl_days=7,
     owner="growth",
@@ -42,5 +42,29 @@ household_trips = View(
         Feature(
             "spend_trend_30_90", ratio("spend_30d", "spend_90d") * 3, "1 where the last 30 days are as the last 90"
         ),
+    ],
+)
+
+household_offers = View(
+    name="household_offers",
+    entities=[household],
+    source=offers,
+    ttl_days=7,
+    owner="marketing",
+    description="Which campaigns address a household.",
+    features=[
+        Feature("active_campaigns", agg.count(during=("start_date", "end_date")), "campaigns that run on the day"),
+    ],
+)
+
+household_coupons = View(
+    name="household_coupons",
+    entities=[household],
+    source=redemptions,
+    ttl_days=7,
+    owner="marketing",
+    description="How a household answers campaigns.",
+    features=[
+        Feature("redemptions_90d", agg.count(days=90), "coupons used in the last 90 days"),
     ],
 )

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from features.sources import household, trips
+from features.sources import household, store, trips
 from lockstep.define import Question
 
 
@@ -33,7 +33,7 @@ lapse = Question(
 def rung_up(trips: pl.LazyFrame, day: date) -> pl.LazyFrame:  # noqa: ARG001 - every basket of the day, whatever the day
     """Return the baskets of a day as the till would ask about them, money in cents."""
     return trips.select(
-        "household_id", "basket_id", "at", pl.col("value").alias("basket_value"),
+        "household_id", "store_id", "basket_id", "at", pl.col("value").alias("basket_value"),
         pl.col("discount").alias("basket_discount"), pl.col("fuel_value").alias("basket_fuel"),
         pl.col("departments").alias("basket_departments"),
     )  # fmt: skip
@@ -48,7 +48,7 @@ def came_back(baskets: pl.LazyFrame, ahead: pl.LazyFrame) -> pl.LazyFrame:
 
 back = Question(
     name="back",
-    entities=[household],
+    entities=[household, store],
     source=trips,
     horizon_days=8,  # the day of the basket, which does not count, and the 7 after it
     population=rung_up,

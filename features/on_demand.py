@@ -3,6 +3,7 @@
 import polars as pl
 
 from features.household import household_trips
+from features.store import household_store
 from lockstep.clock import INSTANT
 from lockstep.define import Feature, OnDemandView
 from lockstep.exact import elapsed_days, hour, ratio, weekday
@@ -24,7 +25,7 @@ household_now = OnDemandView(
 
 basket_now = OnDemandView(
     name="basket_now",
-    views=[household_trips],
+    views=[household_trips, household_store],
     request={
         "at": INSTANT,
         "basket_value": pl.Int64(),
@@ -44,6 +45,10 @@ basket_now = OnDemandView(
         ),
         Feature("basket_fuel_share", ratio("basket_fuel", "basket_value"), "share of fuel in the basket"),
         Feature("basket_depts", pl.col("basket_departments"), "departments in the basket"),
+        Feature(
+            "share_here_90d", ratio("trips_here_90d", "trips_90d"), "share of the household's trips made in this store"
+        ),
+        Feature("days_since_here", elapsed_days("last_here_at", "at"), "days of 86400 s since its latest trip here"),
         Feature("hour_of_day", hour("at", ZONE), "hour on the shop's clock, 0 to 23"),
         Feature("day_of_week", weekday("at", ZONE), "1 is Monday"),
     ],

@@ -5,6 +5,7 @@ import polars as pl
 from lockstep.define import Entity, source
 
 household = Entity("household", key="household_id", description="A household of the panel.")
+store = Entity("store", key="store_id", description="A store in which a household shops.")
 
 
 @source(event_time="at", key="basket_id", within_day=True, gap_of="household_id")
@@ -29,3 +30,22 @@ def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
             value.filter(department == "FUEL").sum().alias("fuel_value"),
         )
     )
+
+
+REDEMPTION = ("household_id", "coupon_upc", "campaign_id", "redemption_date")
+
+
+@source(event_time="redemption_date", key=REDEMPTION, within_day=True)
+def redemptions(coupon_redemptions: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row a coupon that a household used: household_id, coupon_upc, campaign_id, redemption_date."""
+    return coupon_redemptions.select("household_id", "coupon_upc", "campaign_id", "redemption_date")
+
+
+@source(event_time="start_date", key=("household_id", "campaign_id"))
+def offers(campaigns: pl.LazyFrame, campaign_descriptions: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one row a household and campaign: household_id, campaign_id, and the days from start_date to end_date.
+
+    A campaign is announced before it starts; whose description is not known yet does not run.
+    """
+    runs = campaign_descriptions.select("campaign_id", "start_date", "end_date")
+    return campaigns.select("household_id", "campaign_id").join(runs, on="campaign_id", how="inner")

@@ -1,8 +1,9 @@
 """Aggregations over the events of an entity: the first half of a feature's definition.
 
 Each reads the known events of one entity whose event day lies in its window: the `days` calendar days that end `offset`
-days before the snapshot's day, or all events (lifetime) where `days` is None. Nulls are not values: every aggregation
-skips them. Integers stay integers until the last step, so that no thread count or row order can change a bit.
+days before the snapshot's day, or all events before it (lifetime) where `days` is None. Or, `during` two dates, each
+event that is under way on the snapshot's day, such as a campaign. Nulls are not values: every aggregation skips them.
+Integers stay integers until the last step, so that no thread count or row order can change a bit.
 
 >>> count(days=30)
 count(days=30)
@@ -10,13 +11,15 @@ count(days=30)
 sum('value', days=28, offset=28)
 >>> std("gap")
 std('gap')
+>>> count(during=("start_date", "end_date"))
+count(during=('start_date', 'end_date'))
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import polars as pl
 
@@ -30,6 +33,15 @@ EVENT_DAY = "event_day"
 """The column, Date, that holds the calendar day of an event in the zone."""
 
 Kind = Literal["count", "sum", "mean", "std", "min", "max", "distinct", "first", "last"]
+
+
+class Window(TypedDict, total=False):
+    """Which events count: see Aggregation."""
+
+    days: int | None
+    where: pl.Expr | None
+    offset: int
+    during: tuple[str, str] | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +60,9 @@ class Aggregation:
         A plain Polars condition on the event columns; only events that meet it count.
     offset
         How many days before the snapshot's day the window ends: it covers the event days S-offset-days .. S-offset-1.
+    during
+        The Date columns of an event's first and last day, instead of a window: it counts from the one to the other,
+        both included; without an end for good. An event may be known before it begins.
     """
 
     kind: Kind
@@ -55,6 +70,7 @@ class Aggregation:
     days: int | None = None
     where: pl.Expr | None = None
     offset: int = 0
+    during: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.days is not None and (not isinstance(self.days, int) or self.days < 1):
@@ -63,21 +79,31 @@ class Aggregation:
             raise DefinitionError("an offset below zero", where=repr(self), expected="days >= 0", found=self.offset)
         if self.offset and self.days is None:
             raise DefinitionError("an offset without a window", where=repr(self), do="Give it days.")
+        if self.during and self.days is not None:
+            raise DefinitionError("two windows", where=repr(self), do="Give it days or during, not both.")
 
     def __repr__(self) -> str:
         parts = [repr(self.column)] if self.column is not None else []
         parts += [f"days={self.days}"] if self.days is not None else []
         parts += [f"offset={self.offset}"] if self.offset else []
+        parts += [f"during={self.during}"] if self.during else []
         parts += [f"where={self.where}"] if self.where is not None else []
         return f"{self.kind}({', '.join(parts)})"
 
     def check(self, events: pl.Schema, feature: str) -> None:
         """Raise DefinitionError when the events lack the column or its type cannot be aggregated exactly."""
-        for name in [self.column, *(self.where.meta.root_names() if self.where is not None else [])]:
+        roots = self.where.meta.root_names() if self.where is not None else []
+        for name in [self.column, *roots, *(self.during or ())]:
             if name is not None and name not in events:
                 raise DefinitionError(
                     f"unknown event column {name!r}", where=f"feature {feature}", do=did_you_mean(name, events)
                 )
+        for name in self.during or ():
+            if events[name] != pl.Date:
+                raise DefinitionError(
+                    "an interval of other than days", where=f"feature {feature}", expected=f"{name} as Date",
+                    found=str(events[name]), do="Give the source a column with the day in the zone.",
+                )  # fmt: skip
         if self.column is None or self.kind not in ("sum", "mean", "std"):
             return
         if not events[self.column].is_integer():
@@ -89,13 +115,15 @@ class Aggregation:
 
     def expr(self, day: date) -> pl.Expr:
         """Return the expression that computes it for snapshot `day`, inside a group of events in time order."""
-        mask = pl.col(EVENT_DAY).is_not_null()  # a column, not a literal: a sum of a literal counts one
-        if self.where is not None:
-            mask = mask & self.where.fill_null(False)
+        if self.during:
+            start, end = map(pl.col, self.during)
+            mask = (start <= day).fill_null(False) & (end >= day).fill_null(True)
+        else:
+            mask = (pl.col(EVENT_DAY) < day - timedelta(days=self.offset)).fill_null(False)
         if self.days is not None:
             mask = mask & (pl.col(EVENT_DAY) >= day - timedelta(days=self.offset + self.days))
-        if self.offset:
-            mask = mask & (pl.col(EVENT_DAY) < day - timedelta(days=self.offset))
+        if self.where is not None:
+            mask = mask & self.where.fill_null(False)
         if self.column is None:
             return mask.sum().cast(pl.Int64)
         values = pl.col(self.column).filter(mask & pl.col(self.column).is_not_null())
@@ -128,48 +156,46 @@ def reduced(kind: Kind, n: pl.Expr, total: pl.Expr, squares: pl.Expr) -> pl.Expr
     return pl.when(n > 1).then((spread.cast(pl.Float64) / (n * (n - 1)).cast(pl.Float64)).sqrt())
 
 
-def count(
-    column: str | None = None, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0
-) -> Aggregation:
+def count(column: str | None = None, **window: Unpack[Window]) -> Aggregation:
     """Count events, or the values of a column. Int64, 0 where there are none."""
-    return Aggregation("count", column, days, where, offset)
+    return Aggregation("count", column, **window)
 
 
-def sum(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
+def sum(column: str, **window: Unpack[Window]) -> Aggregation:  # noqa: A001
     """Sum an integer column. Int64, 0 where there are no values; a sum that does not fit is an error."""
-    return Aggregation("sum", column, days, where, offset)
+    return Aggregation("sum", column, **window)
 
 
-def mean(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
+def mean(column: str, **window: Unpack[Window]) -> Aggregation:
     """Average an integer column. Float64: the exact sum and count, each rounded once, then divided."""
-    return Aggregation("mean", column, days, where, offset)
+    return Aggregation("mean", column, **window)
 
 
-def std(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
+def std(column: str, **window: Unpack[Window]) -> Aggregation:
     """Take the sample standard deviation (ddof 1) of an integer column. Float64, null below two values."""
-    return Aggregation("std", column, days, where, offset)
+    return Aggregation("std", column, **window)
 
 
-def min(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
+def min(column: str, **window: Unpack[Window]) -> Aggregation:  # noqa: A001
     """Take the smallest value of a column."""
-    return Aggregation("min", column, days, where, offset)
+    return Aggregation("min", column, **window)
 
 
-def max(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:  # noqa: A001
+def max(column: str, **window: Unpack[Window]) -> Aggregation:  # noqa: A001
     """Take the largest value of a column."""
-    return Aggregation("max", column, days, where, offset)
+    return Aggregation("max", column, **window)
 
 
-def distinct(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
+def distinct(column: str, **window: Unpack[Window]) -> Aggregation:
     """Count the different values of a column. Int64, 0 where there are none."""
-    return Aggregation("distinct", column, days, where, offset)
+    return Aggregation("distinct", column, **window)
 
 
-def first(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
+def first(column: str, **window: Unpack[Window]) -> Aggregation:
     """Take the value of the earliest event; ties in time are broken by the source's key."""
-    return Aggregation("first", column, days, where, offset)
+    return Aggregation("first", column, **window)
 
 
-def last(column: str, *, days: int | None = None, where: pl.Expr | None = None, offset: int = 0) -> Aggregation:
+def last(column: str, **window: Unpack[Window]) -> Aggregation:
     """Take the value of the latest event; ties in time are broken by the source's key."""
-    return Aggregation("last", column, days, where, offset)
+    return Aggregation("last", column, **window)

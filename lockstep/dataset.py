@@ -182,15 +182,15 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: 
 
 
 def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.DataFrame:
-    """Add what `demands` take from a request and `rows` lack: an instant is that of the row.
+    """Add the instant of each row where `demands` take it from a request; all else that they take must be there.
 
     Raises
     ------
     DefinitionError
-        Anything else that is missing, or of another type.
+        A column that is missing, or of another type.
     """
     request = {name: kind for view in demands for name, kind in view.request.items()}
-    added = rows.with_columns(pl.col(AT).alias(n) for n, kind in request.items() if kind == INSTANT and n not in rows)
+    added = rows.with_columns(pl.col(AT).alias(n) for n, kind in request.items() if kind == INSTANT)
     for name, kind in request.items():
         if added.schema.get(name) != kind:
             raise DefinitionError(

@@ -133,8 +133,9 @@ class View:
     ----------
     name, version
         A changed feature is a new version, kept beside the old one while a model reads it.
-    entity, source
-        Whose features, from which events.
+    entities, source
+        Whose features, from which events. Features of several entities together, such as a household in a store, are
+        keyed by all of them.
     features
         In order; a formula may read the ones before it.
     ttl_days
@@ -142,7 +143,7 @@ class View:
     """
 
     name: str
-    entity: Entity
+    entities: tuple[Entity, ...] | list[Entity]
     source: Source
     features: tuple[Feature, ...] | list[Feature]
     ttl_days: int
@@ -151,11 +152,22 @@ class View:
     description: str = ""
 
     def __post_init__(self) -> None:
-        _unique([f.name for f in self.features], f"view {self.name}")
+        _keyed(self.entities, f"view {self.name}")
+        _unique([*self.keys, *(f.name for f in self.features)], f"view {self.name}")
         if self.ttl_days < 1:
             raise DefinitionError(
                 "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
             )
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Return the columns that identify a row of a snapshot, in the order of the entities."""
+        return tuple(e.key for e in self.entities)
+
+    @property
+    def whose(self) -> str:
+        """Return whose features these are, for people: ``household x store``."""
+        return " x ".join(e.name for e in self.entities)
 
     @property
     def folder(self) -> str:
@@ -175,8 +187,8 @@ class View:
 class OnDemandView:
     """Features of the moment of the request: formulas over stored features and what the request carries.
 
-    The same Polars expressions run in training and in service. They may use + - x /, comparisons and calendar functions
-    of instants, so that every engine gives the same bits.
+    An instant in `request` is that of the request itself. The same Polars expressions run in training and in service.
+    They may use + - x /, comparisons and calendar functions of instants, so that every engine gives the same bits.
     """
 
     name: str
@@ -265,6 +277,9 @@ class Question:
     description: str = ""
     moment: Literal["day", "event"] = "day"
 
+    def __post_init__(self) -> None:
+        _keyed(self.entities, f"question {self.name}")
+
     @property
     def keys(self) -> tuple[str, ...]:
         """Return the columns that identify who is asked about, in the order of the entities."""
@@ -274,6 +289,12 @@ class Question:
     def row(self) -> tuple[str, ...]:
         """Return the columns that identify a row of a cut-off: the keys, and where events ask, those of the event."""
         return tuple(dict.fromkeys([*self.keys, *(self.source.key if self.moment == "event" else ())]))
+
+
+def _keyed(entities: Sequence[Entity], where: str) -> None:
+    keys = [e.key for e in entities]
+    if not keys or len(set(keys)) < len(keys):
+        raise DefinitionError("entities without keys of their own", where=where, found=keys, do="Name each once.")
 
 
 def _unique(names: list[str], where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -65,11 +65,11 @@ def _ordered(source: Source, events: pl.LazyFrame, zone: Zone) -> pl.LazyFrame:
     return events.with_columns(day.alias(EVENT_DAY)).sort(source.event_time, *source.key)
 
 
-def _first_landed(rows: list[pl.LazyFrame], key: str) -> pl.DataFrame:
-    """Return each entity with the first day on which it landed."""
-    parts = [r.rename({LANDED: "_seen"}, strict=False).group_by(key).agg(pl.col("_seen").min()) for r in rows]
-    both = pl.concat(parts).filter(pl.col(key).is_not_null())
-    return both.group_by(key).agg(pl.col("_seen").min()).sort(key).collect()
+def _first_seen(rows: list[pl.LazyFrame], keys: Sequence[str]) -> pl.DataFrame:
+    """Return each entity with the first of the days ``_seen``; sorted by the keys, none of which is null."""
+    parts = [r.group_by(keys).agg(pl.col("_seen").min()) for r in rows]
+    both = pl.concat(parts).drop_nulls(keys)
+    return both.group_by(keys).agg(pl.col("_seen").min()).sort(keys).collect()
 
 
 class Events:
@@ -99,6 +99,7 @@ class Events:
         self.source, self.tables, self.first, self.last = source, {t: tables[t] for t in source.tables}, first, last
         self.zone = next(iter(self.tables.values())).zone
         self._cache, self._code = cache, code
+        self._landed: tuple[date, ...] = ()
 
     @cached_property
     def short(self) -> bool:
@@ -120,36 +121,56 @@ class Events:
 
     def derived(self, day: date) -> pl.DataFrame:
         """Return the events of the known rows of `day`, by the definition itself."""
-        events = self.source({name: t.known(day).lazy() for name, t in self.tables.items()})
-        return _ordered(self.source, events, self.zone).collect()
+        # Where no table has an event time, the rows known are those landed: days between landings know the same.
+        still = all(t.is_dimension for t in self.tables.values())
+        landed = tuple(d for t in self.tables.values() for d in t.days() if d < day) if still else ()
+        if not landed or landed != self._landed:
+            events = self.source({name: t.known(day).lazy() for name, t in self.tables.items()})
+            self._landed, self._derived = landed, _ordered(self.source, events, self.zone).collect()
+        return self._derived
 
     @cached_property
     def _all(self) -> pl.DataFrame:
         return self.derived(self.last) if self._by_day is None else self._by_day
 
-    def seen(self, key: str) -> pl.DataFrame:
-        """Return each entity in the source's tables with the first day it landed: columns `key`, ``_seen`` (Date)."""
-        having = {name: t for name, t in self.tables.items() if key in t.scan().collect_schema()}
+    def entities(self, keys: Sequence[str], day: date) -> pl.DataFrame:
+        """Return every entity ever seen in the source on `day`, deleted ones included: the `keys`, sorted.
+
+        One that no raw table carries whole was seen in the events of rows that landed before, all versions of them.
+        """
+        if self._having(keys) or (self.short and day <= self.last):
+            return self.seen(keys).filter(pl.col("_seen") < day).select(keys)
+        landed = {name: t.scan().filter(pl.col(LANDED) < day) for name, t in self.tables.items()}
+        return self.source(landed).select(keys).drop_nulls().unique().sort(keys).collect()
+
+    def seen(self, keys: Sequence[str]) -> pl.DataFrame:
+        """Return each entity with the first day it landed: the `keys`, sorted, and ``_seen`` (Date).
+
+        One that no raw table carries whole is told by the day of its first event: only where the source is `short`.
+        """
+        having = self._having(keys)
         if not having:
-            raise DefinitionError(
-                f"no table of source {self.source.name} has the key {key!r}", where="an entity",
-                do="Name a key that the raw tables carry.",
-            )  # fmt: skip
+            return _first_seen([self._all.lazy().rename({EVENT_DAY: "_seen"})], keys)
         if self._cache is None:
-            return _first_landed([t.scan() for t in having.values()], key)
-        cache = DayCache(self._cache.folder / f"seen.{key}", self._cache.hashes)
-        keys = day_keys(
+            return _first_seen([t.scan().rename({LANDED: "_seen"}) for t in having.values()], keys)
+        cache = DayCache(self._cache.folder / f"seen.{'.'.join(keys)}", self._cache.hashes)
+        of = day_keys(
             f"seen {pl.__version__}", {n: t.files for n, t in having.items()}, cache.hashes, self.first, self.last
         )
-        kept = next((k for day in reversed(keys) if (k := cache.find(day, keys[day]))), None)
+        kept = next((k for day in reversed(of) if (k := cache.find(day, of[day]))), None)
         before = [pl.scan_parquet(kept.path, glob=False)] if kept else []
         since = date.fromisoformat(kept.path.name[:10]) if kept else date.min
         later = [
-            t.landed([d for d in t.days() if since <= d < self.last], [key, LANDED]).lazy() for t in having.values()
+            t.landed([d for d in t.days() if since <= d < self.last], [*keys, LANDED]).lazy().rename({LANDED: "_seen"})
+            for t in having.values()
         ]
-        seen = _first_landed([*later, *before], key)
-        cache.sweep([cache.keep(self.last, keys[self.last], seen)])
+        seen = _first_seen([*later, *before], keys)
+        cache.sweep([cache.keep(self.last, of[self.last], seen)])
         return seen
+
+    def _having(self, keys: Sequence[str]) -> dict[str, Table]:
+        """Return the raw tables that carry all of the keys."""
+        return {name: t for name, t in self.tables.items() if set(keys) <= set(t.scan().collect_schema())}
 
     @cached_property
     def _by_day(self) -> pl.DataFrame | None:

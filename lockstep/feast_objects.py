@@ -11,7 +11,7 @@ import yaml
 
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
-from lockstep.define import OnDemandView, Service, View
+from lockstep.define import Entity, OnDemandView, Service, View
 from lockstep.errors import DefinitionError, SettingsError, did_you_mean
 from lockstep.events import event_schema
 from lockstep.project import Project
@@ -40,6 +40,7 @@ class Catalogue:
         contracts, zone = load_contracts(project.folder("contracts")), project.settings.clock
         self.events = {v.name: event_schema(v.source, contracts, zone) for v in self.views}
         self.schemas = {v.name: feature_schema(v, self.events[v.name]) for v in self.views}
+        self.key_types = self._key_types()
         for view in self.on_demand:
             self.schemas[view.name] = self._on_demand_schema(view)
         self.types: dict[str, pl.DataType] = {}
@@ -57,6 +58,19 @@ class Catalogue:
                         f"unknown feature {feature!r}", where=f"service {service.name}",
                         do=did_you_mean(feature, self.types),
                     )  # fmt: skip
+
+    def _key_types(self) -> dict[str, pl.DataType]:
+        """Return the type of each entity's key: one for all views, or they could not be joined to the same rows."""
+        found: dict[str, tuple[pl.DataType, str]] = {}
+        for view in self.views:
+            for key in view.keys:
+                kind, first = found.setdefault(key, (self.events[view.name][key], view.name))
+                if kind != self.events[view.name][key]:
+                    raise DefinitionError(
+                        f"two types of the key {key!r}", where=f"view {view.name}", expected=f"{kind}, as in {first}",
+                        found=self.events[view.name][key], do="Cast it in the source.",
+                    )  # fmt: skip
+        return {key: kind for key, (kind, _) in found.items()}
 
     def require_services(self) -> None:
         """Raise SettingsError for a question that names a service which nobody defined."""
@@ -95,8 +109,8 @@ def feast_objects(project: Project) -> dict[str, Any]:
     from feast import FeatureService
 
     catalogue = Catalogue(project)
-    entities = {v.entity.name: _entity(catalogue, v) for v in catalogue.views}
-    views = {v.name: _view(catalogue, v, entities[v.entity.name]) for v in catalogue.views}
+    entities = {e.name: _entity(e, catalogue.key_types[e.key]) for v in catalogue.views for e in v.entities}
+    views = {v.name: _view(catalogue, v, [entities[e.name] for e in v.entities]) for v in catalogue.views}
     views |= {v.name: _on_demand(catalogue, v, views, project) for v in catalogue.on_demand}
     services = {
         s.name: FeatureService(
@@ -137,31 +151,25 @@ def feature_store(project: Project, registry: str | None = None) -> FeatureStore
     return store
 
 
-def _entity(catalogue: Catalogue, view: View) -> Any:
-    from feast import Entity, ValueType
+def _entity(entity: Entity, kind: pl.DataType) -> Any:
+    from feast import Entity as FeastEntity
+    from feast import ValueType
 
-    kind = catalogue.events[view.name][view.entity.key]
     value_type = {pl.Int64: ValueType.INT64, pl.Int32: ValueType.INT32, pl.String: ValueType.STRING}.get(type(kind))
     if value_type is None:
-        raise DefinitionError(
-            "a key of a type that Feast cannot hold", where=f"entity {view.entity.name}", found=str(kind)
-        )
-    return Entity(
-        name=view.entity.name, join_keys=[view.entity.key], value_type=value_type, description=view.entity.description
-    )
+        raise DefinitionError("a key of a type that Feast cannot hold", where=f"entity {entity.name}", found=str(kind))
+    return FeastEntity(name=entity.name, join_keys=[entity.key], value_type=value_type, description=entity.description)
 
 
-def _view(catalogue: Catalogue, view: View, entity: Any) -> Any:
+def _view(catalogue: Catalogue, view: View, entities: list[Any]) -> Any:
     from feast import FeatureView, FileSource
 
     kinds = {f.name: f.description for f in view.features}
     return FeatureView(
         name=view.name,
-        entities=[entity],
+        entities=entities,
         ttl=timedelta(days=view.ttl_days),
-        schema=_fields(
-            {view.entity.key: catalogue.events[view.name][view.entity.key], **catalogue.schemas[view.name]}, kinds
-        ),
+        schema=_fields({**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, kinds),
         source=FileSource(
             name=f"{view.name}_snapshots",
             path=f"../artifacts/features/{view.folder}",

@@ -35,7 +35,7 @@ def view_parts(p: Project, view: View) -> dict[str, str]:
     features = {f"feature {f.name}": _value(p, f.value) for f in view.features}
     return {
         "the order of features": " ".join(f.name for f in view.features),
-        f"entity {view.entity.name}": view.entity.key,
+        **{f"entity {e.name}": e.key for e in view.entities},
         **features,
         **source_parts(p, view.source),
     }

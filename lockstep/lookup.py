@@ -34,6 +34,7 @@ __all__ = [
     "check_age",
     "close_store",
     "hushed",
+    "named",
     "utc_in_sqlite",
 ]
 
@@ -91,8 +92,8 @@ class LookUp:
         """Let go of the store's file."""
         close_store(self.store)
 
-    def rows(self, features: Mapping[str, Sequence[str]], key: str, entities: Sequence[object]) -> dict[str, Found]:
-        """Return what the store holds of each view in `features`, whatever its age.
+    def rows(self, features: Mapping[str, Sequence[str]], entities: Mapping[str, Sequence[object]]) -> dict[str, Found]:
+        """Return what the store holds of each view in `features`, whatever its age, for columns of keys.
 
         Raises
         ------
@@ -103,7 +104,9 @@ class LookUp:
 
         refs = [f"{view}:{name}" for view, names in features.items() for name in names]
         with sorry(self._project):
-            response = self.store.get_online_features(features=refs, entity_rows={key: list(entities)})
+            response = self.store.get_online_features(
+                features=refs, entity_rows={k: list(v) for k, v in entities.items()}
+            )
             values = response.to_dict()
         columns = dict(zip(response.proto.metadata.feature_names.val, response.proto.results, strict=True))
         found = {}
@@ -117,12 +120,12 @@ class LookUp:
             )
         return found
 
-    def everyone(self, view: View, entities: Sequence[object]) -> Found:
-        """Return all that the store holds of one view for `entities`, asked in batches."""
+    def everyone(self, view: View, entities: pl.DataFrame) -> Found:
+        """Return all that the store holds of one view for `entities`, its keys, asked in batches."""
         names = list(self.catalogue.schemas[view.name])
         found = Found({name: [] for name in names}, [], [])
-        for start in range(0, len(entities), _BATCH):
-            some = self.rows({view.name: names}, view.entity.key, entities[start : start + _BATCH])[view.name]
+        for some_keys in entities.iter_slices(_BATCH):
+            some = self.rows({view.name: names}, some_keys.to_dict(as_series=False))[view.name]
             for name in names:
                 found.values[name].extend(some.values[name])
             found.whole.extend(some.whole)
@@ -130,52 +133,58 @@ class LookUp:
         return found
 
     def read(
-        self, features: Mapping[str, Sequence[str]], views: Sequence[View], entity: object, at: datetime
+        self, features: Mapping[str, Sequence[str]], views: Sequence[View], keys: Mapping[str, object], at: datetime
     ) -> tuple[dict[str, Any], datetime]:
-        """Return the stored features of one entity at the instant `at`, and the instant of their snapshot.
+        """Return the stored features of `keys` at the instant `at`, and the instant of their snapshot.
+
+        A view that has no row of them, online or offline, gives nulls.
 
         Raises
         ------
         UnknownEntity
-            No view knows the entity, online or offline.
+            No view knows any of the keys, online or offline.
         BadRequest
             `at` lies before the snapshot that is online.
         NotOnline
             The store cannot be read, lacks a row, holds an older one than was published, or its TTL is over.
         """
-        key = views[0].entity.key
-        found = self.rows(features, key, [entity])
+        found = self.rows(features, {key: [value] for key, value in keys.items()})
         values: dict[str, Any] = {}
         instants = set()
         for view in views:
             one = found[view.name]
             if one.whole[0]:
                 instants.add(one.instants[0])
-            elif one.whole[0] is None or self._offline(view, entity):
-                raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {key} {entity}", do=_FILL)
+            elif one.whole[0] is None or self._offline(view, keys):
+                raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {named(keys)}", do=_FILL)
             values |= {name: column[0] for name, column in one.values.items()}
         if not instants:
-            raise UnknownEntity(f"no {views[0].entity.name} {entity!r}", where=f"snapshot {self.online.snapshot}")
+            raise UnknownEntity(f"nobody by {named(keys)}", where=f"snapshot {self.online.snapshot}")
         snapshot = min(instants)
         if len(instants) > 1 or snapshot != self.online.instant:
             raise NotOnline(
-                "a row of another snapshot than the published one", where=f"{key} {entity}",
+                "a row of another snapshot than the published one", where=named(keys),
                 expected=self.online.instant, found=snapshot, do=_FILL,
             )  # fmt: skip
         for view in views:
             check_age(snapshot, at, view, self.catalogue.project.settings.zone)
         return values, snapshot
 
-    def _offline(self, view: View, entity: object) -> bool:
-        """Return whether the snapshot that was materialised has a row of `entity`."""
+    def _offline(self, view: View, keys: Mapping[str, object]) -> bool:
+        """Return whether the snapshot that was materialised has a row of `keys`."""
         path = self.online.file(self._project.root, view.name)
         if not path.is_file():
             raise NotOnline(
                 "cannot tell whether this is an unknown entity or a lost row", where=str(path), found="no such file",
                 do="Build it with `lockstep run`.",
             )  # fmt: skip
-        rows = pl.scan_parquet(path, glob=False).filter(pl.col(view.entity.key) == entity)
+        rows = pl.scan_parquet(path, glob=False).filter(*(pl.col(key) == keys[key] for key in view.keys))
         return not rows.head(1).collect().is_empty()
+
+
+def named(keys: Mapping[str, object]) -> str:
+    """Return keys as text: ``household_id 7, store_id 31``."""
+    return ", ".join(f"{key} {value}" for key, value in keys.items())
 
 
 def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:

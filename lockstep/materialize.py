@@ -14,7 +14,7 @@ from lockstep.closure import closure_hash
 from lockstep.errors import DataError, EnvironmentFault, GuaranteeError, UserError
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, read_json, read_parquet
-from lockstep.lookup import LookUp, close_store, hushed, utc_in_sqlite
+from lockstep.lookup import LookUp, close_store, hushed, named, utc_in_sqlite
 from lockstep.online import Online, OnlineView, read_online, store_files, write_online
 from lockstep.project import Project
 
@@ -85,12 +85,13 @@ def _planned(catalogue: Catalogue, about: Mapping[str, Any], day: date) -> Onlin
     project, views = catalogue.project, {}
     for view in catalogue.views:
         path = project.root / "artifacts/features" / view.folder / f"{day}.parquet"
-        keys = read_parquet(path)[view.entity.key]
-        if keys.is_empty():
-            raise DataError("a snapshot without rows", where=str(path), do="Choose a later day.")
+        keys = read_parquet(path).select(view.keys)
         views[view.name] = OnlineView(
-            folder=view.folder, md5=file_hash(path), rows=len(keys), key=view.entity.key, first=keys[0]
-        )
+            folder=view.folder, md5=file_hash(path), rows=keys.height,
+            first=keys.row(0, named=True) if keys.height else None,
+        )  # fmt: skip
+    if not any(view.rows for view in views.values()):
+        raise DataError("a snapshot without rows", where=f"artifacts/features, {day}", do="Choose a later day.")
     hashes = about["hashes"]
     instant = project.settings.clock.start(day)
     return Online(snapshot=day, instant=instant, features=hashes["features"], code=hashes["code"], views=views)
@@ -147,11 +148,11 @@ def _check(lookup: LookUp) -> None:
     """Raise unless the store answers for every entity with the snapshot's row: an empty one answers too, with nulls."""
     online = lookup.online
     for view in lookup.catalogue.views:
-        keys = read_parquet(online.file(lookup.catalogue.project.root, view.name))[view.entity.key].to_list()
+        keys = read_parquet(online.file(lookup.catalogue.project.root, view.name)).select(view.keys)
         found = lookup.everyone(view, keys)
-        for key, whole, instant in zip(keys, found.whole, found.instants, strict=True):
+        for key, whole, instant in zip(keys.iter_rows(named=True), found.whole, found.instants, strict=True):
             if not whole or instant != online.instant:
                 raise GuaranteeError(
-                    "the online store did not take a row", where=f"{view.name}, {view.entity.key} {key}",
+                    "the online store did not take a row", where=f"{view.name}, {named(key)}",
                     expected=online.instant, found=instant if whole else "none", do="Run `lockstep materialize` again.",
                 )  # fmt: skip

@@ -29,15 +29,14 @@ _PROOF = "state/parity.json"
 
 
 class OnlineView(BaseModel):
-    """One view of the snapshot: its folder, the md5 of its file, its rows, its entity's key and the first of these."""
+    """One view of the snapshot: its folder, the md5 of its file, its rows, and the keys of the first (None of none)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str
     md5: str
     rows: int
-    key: str
-    first: Any
+    first: dict[str, Any] | None
 
 
 class Online(BaseModel):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,8 +14,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lockstep.clock import INSTANT
-from lockstep.define import OnDemandView
-from lockstep.errors import GuaranteeError
+from lockstep.define import OnDemandView, View
+from lockstep.errors import DefinitionError, GuaranteeError
 from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.lookup import LookUp, NotOnline, hushed
@@ -29,38 +31,37 @@ _ODD = timedelta(hours=13, minutes=7, microseconds=123_457)  # an instant at whi
 class Difference(NamedTuple):
     """A value that is not the same online and offline."""
 
-    entity: Any
+    entity: tuple[Any, ...]
     feature: str
     offline: Any
     online: Any
 
     def __str__(self) -> str:
-        return f"{self.feature} of {self.entity}: offline {self.offline!r}, online {self.online!r}"
+        return f"{self.feature} of {', '.join(map(str, self.entity))}: offline {self.offline!r}, online {self.online!r}"
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What the comparison came to: entities equal, of how many; features compared; the first differences."""
+    """What the comparison came to: of each kind of entity how many are equal, of how many; the first differences."""
 
     snapshot: date
-    entity: str
-    equal: int
-    entities: int
+    counts: dict[str, tuple[int, int]]
     features: int
     differences: tuple[Difference, ...]
 
     def text(self) -> str:
         """Return one line for a verdict."""
-        of = f"{self.equal:,} of {self.entities:,} {self.entity}s equal"
-        return f"{of} online and offline in {self.features} features, snapshot {self.snapshot}"
+        of = ", ".join(f"{equal:,} of {all_:,} {whose}s" for whose, (equal, all_) in self.counts.items())
+        return f"{of} equal online and offline in {self.features} features, snapshot {self.snapshot}"
 
     def require(self) -> None:
         """Raise GuaranteeError, naming the first differences, unless all entities are equal."""
-        if self.equal != self.entities or not self.entities:
+        equal, entities = (sum(n) for n in zip(*self.counts.values(), strict=True))
+        if equal != entities or not entities:
             raise GuaranteeError(
                 "online is not offline", where=f"snapshot {self.snapshot}",
-                expected=f"{self.entities:,} equal {self.entity}s",
-                found=f"{self.equal:,} ({'; '.join(map(str, self.differences))})",
+                expected=f"{entities:,} equal rows",
+                found=f"{equal:,} ({'; '.join(map(str, self.differences))})",
                 do="Remove state/online.json and fill the store anew with `lockstep materialize`.",
             )  # fmt: skip
 
@@ -94,38 +95,56 @@ def parity(project: Project) -> Parity:
 def _compare(lookup: LookUp) -> Parity:
     catalogue, online, root = lookup.catalogue, lookup.online, lookup.catalogue.project.root
     held: dict[str, dict[str, list[Any]]] = {}
-    seen: set[tuple[str, Any]] = set()
-    wrong: dict[tuple[str, Any], list[Difference]] = {}
+    seen: set[tuple[str, tuple[Any, ...]]] = set()
+    wrong: dict[tuple[str, tuple[Any, ...]], list[Difference]] = {}
     for view in catalogue.views:
         offline = read_parquet(online.file(root, view.name))
-        keys = offline[view.entity.key].to_list()
-        found = lookup.everyone(view, keys)
-        held[view.name] = {view.entity.key: keys, **found.values}
-        seen |= {(view.entity.name, key) for key in keys}
+        rows = offline.select(view.keys)
+        keys = rows.rows()
+        found = lookup.everyone(view, rows)
+        held[view.name] = {**rows.to_dict(as_series=False), **found.values}
+        seen |= {(view.whose, key) for key in keys}
         instants = {"event_timestamp": found.instants}
         for difference in _differences(keys, offline, {**found.values, **instants}):
-            wrong.setdefault((view.entity.name, difference.entity), []).append(difference)
+            wrong.setdefault((view.whose, difference.entity), []).append(difference)
     for demand in catalogue.on_demand:
         for difference in _on_demand(lookup, demand, held):
-            wrong.setdefault((demand.views[0].entity.name, difference.entity), []).append(difference)
+            wrong.setdefault((_widest(demand).whose, difference.entity), []).append(difference)
     first = [d for differences in wrong.values() for d in differences][:_SHOWN]
-    names = " or ".join(dict.fromkeys(view.entity.name for view in catalogue.views))
-    return Parity(online.snapshot, names, len(seen) - len(wrong), len(seen), len(catalogue.types), tuple(first))
+    entities, spoilt = (Counter(whose for whose, _ in some) for some in (seen, wrong))
+    counts = {whose: (n - spoilt[whose], n) for whose, n in entities.items()}
+    return Parity(online.snapshot, counts, len(catalogue.types), tuple(first))
+
+
+def _widest(demand: OnDemandView) -> View:
+    """Return the view whose rows name every entity that the formulas are about."""
+    widest = max(demand.views, key=lambda view: len(view.keys))
+    if missing := {key for view in demand.views for key in view.keys} - {*widest.keys}:
+        raise DefinitionError(
+            "features of entities that no view has together", where=f"on-demand view {demand.name}",
+            found=", ".join(sorted(missing)), do="Read a view keyed by all of them, or split it.",
+        )  # fmt: skip
+    return widest
 
 
 def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Difference]:
     """Yield where an on-demand view gives other values from the online store than Feast gives offline."""
-    stored = view.views[0]
-    keys, at = held[stored.name][stored.entity.key], lookup.online.instant + _ODD
-    inputs: dict[str, list[Any]] = {name: [at] * len(keys) for name in view.request}
+    stored, at = _widest(view), lookup.online.instant + _ODD
+    of = {key: held[stored.name][key] for key in stored.keys}
+    keys = list(zip(*of.values(), strict=True))
+    inputs = {
+        name: [at] * len(keys) if kind == INSTANT else _carried(kind, len(keys)) for name, kind in view.request.items()
+    }
+    asked = pl.DataFrame({**of, **inputs, "event_timestamp": [at] * len(keys)})
+    asked = asked.with_columns(pl.col(n).cast(kind) for n, kind in {**view.request, "event_timestamp": INSTANT}.items())
     for source in view.views:
-        beside = dict(zip(held[source.name][source.entity.key], range(len(keys)), strict=False))
+        own = zip(*(held[source.name][key] for key in source.keys), strict=True)
+        beside = {key: n for n, key in enumerate(own)}
+        places = [beside.get(key) for key in zip(*(of[key] for key in source.keys), strict=True)]
         for name in view.inputs(source):
             column = held[source.name][name]
-            inputs[name] = [column[beside[key]] if key in beside else None for key in keys]
+            inputs[name] = [None if n is None else column[n] for n in places]
     computed = view.compute(inputs, lookup.catalogue.inputs(view))
-    asked = pl.DataFrame({stored.entity.key: keys, **dict.fromkeys(["event_timestamp", *view.request], at)})
-    asked = asked.with_columns(pl.col("event_timestamp", *view.request).cast(INSTANT))
     refs = [f"{view.name}:{name}" for name in computed]
     with hushed():
         joined = lookup.store.get_historical_features(entity_df=asked, features=refs).to_arrow()
@@ -133,7 +152,18 @@ def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[st
     yield from _differences(keys, offline, computed)
 
 
-def _differences(keys: list[Any], offline: pl.DataFrame, online: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
+def _carried(kind: pl.DataType, count: int) -> list[Any]:
+    """Return what requests might carry as a column of a type: the same each time, zeros and nulls among it."""
+    chance = random.Random(0)  # noqa: S311 - any values will do
+    values = [None if n % 11 == 1 else chance.randrange(100_000) * (n % 7 > 0) for n in range(count)]
+    column = pl.Series(values, dtype=pl.Int64)
+    column = column % 2 == 0 if kind == pl.Boolean else column * 1.1 if kind.is_float() else column
+    return column.cast(kind).to_list()
+
+
+def _differences(
+    keys: list[tuple[Any, ...]], offline: pl.DataFrame, online: Mapping[str, Sequence[Any]]
+) -> Iterator[Difference]:
     for name, values in online.items():
         for key, a, b in zip(keys, offline[name].to_list(), values, strict=True):
             if not same_bits(a, b):

@@ -32,8 +32,8 @@ SCORES = ("champion", "challenger")
 class Side(NamedTuple):
     """One model of a comparison.
 
-    `version` is the hash of its file; `rows` the keys (row, cutoff, part) and `features` that it read; `scores` the same
-    keys, ``label`` and ``score``, for the train rows and the test rows.
+    `version` is the hash of its file; `rows` the keys (row, cutoff, part) and `features` that it read; `scores` the
+    same keys, ``label`` and ``score``, for the train rows and the test rows.
     """
 
     name: str

@@ -53,7 +53,13 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
     """
     for name, aggregation in view.aggregations():
         aggregation.check(events, name)
-    known = {view.entity.key}
+    for key in view.keys:
+        if key not in events:
+            raise DefinitionError(
+                f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
+                do=did_you_mean(key, events),
+            )  # fmt: skip
+    known = {*view.keys}
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
@@ -62,8 +68,7 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                         f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
                     )
         known.add(feature.name)
-    empty = pl.LazyFrame(schema={**events, **({view.entity.key: pl.Int64} if view.entity.key not in events else {})})
-    shaped = _formulas(view, _aggregates(view, empty, date(2000, 1, 1)))
+    shaped = _formulas(view, _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1)))
     return shaped.select(f.name for f in view.features).collect_schema()
 
 
@@ -75,21 +80,21 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     events
         The events known on `day`, in order of time and key, with EVENT_DAY.
     entities
-        Every entity ever seen by then, one column, sorted: an entity without events gets an empty row.
+        Every entity ever seen by then, the view's keys, sorted: an entity without events gets an empty row.
 
     Returns
     -------
     DataFrame
-        The entity's key, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that
-        was known, as an instant: an ordinal, not a clock) and the features, sorted by key.
+        The keys, ``event_timestamp`` (the first instant of `day`, UTC), ``created`` (the last landing day that was
+        known, as an instant: an ordinal, not a clock) and the features, sorted by the keys.
 
     Raises
     ------
     DefinitionError
         A feature is infinite or not a number.
     """
-    key = view.entity.key
-    rows = entities.lazy().join(_aggregates(view, events.lazy(), day), on=key, how="left", maintain_order="left")
+    aggregates = _aggregates(view, events.lazy(), day)
+    rows = entities.lazy().join(aggregates, on=view.keys, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
     stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
@@ -111,10 +116,10 @@ def snapshots(
     events
         All events of a source that is settled and causal, in order of time and key, with EVENT_DAY.
     seen
-        Every entity, sorted, with the first day it landed: the key, ``_seen`` (Date).
+        Every entity, sorted, with the first day it landed: the view's keys, ``_seen`` (Date).
     """
-    key, landed = view.entity.key, seen["_seen"].to_numpy()
-    timelines = _timelines(view, events, seen.select(key), wanted)
+    keys, landed = seen.select(view.keys), seen["_seen"].to_numpy()
+    timelines = _timelines(view, events, keys, wanted)
 
     def together(some: Sequence[date]) -> Iterator[tuple[date, pl.DataFrame]]:
         numbers = [np.flatnonzero(landed < np.datetime64(day)) for day in some]
@@ -122,7 +127,7 @@ def snapshots(
         stamps = pl.DataFrame([_stamps(day, zone) for day in some], schema=dict.fromkeys(STAMPS, INSTANT), orient="row")
         try:
             aggregates = [t.aggregates(list(zip(some, numbers, strict=True))) for t in timelines]
-            entities, stamped = seen.select(key)[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
+            entities, stamped = keys[np.concatenate(numbers)], stamps[np.repeat(range(len(some)), heights)]
             rows = _finished(view, pl.concat([entities, stamped, *aggregates], how="horizontal").lazy())
         except pl.exceptions.InvalidOperationError as e:
             if len(some) == 1:
@@ -156,7 +161,7 @@ def _stamps(day: date, zone: Zone) -> tuple[datetime, datetime]:
 
 def _finished(view: View, rows: pl.LazyFrame) -> pl.DataFrame:
     """Add the formulas to aggregates and choose the columns."""
-    return _formulas(view, rows).select(view.entity.key, *STAMPS, *(f.name for f in view.features)).collect()
+    return _formulas(view, rows).select(*view.keys, *STAMPS, *(f.name for f in view.features)).collect()
 
 
 def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
@@ -179,7 +184,7 @@ def refuse_nan(frame: pl.DataFrame, where: str) -> None:
 
 def _aggregates(view: View, events: pl.LazyFrame, day: date) -> pl.LazyFrame:
     """Aggregate events, in time order, by entity."""
-    grouped = events.group_by(view.entity.key, maintain_order=True)
+    grouped = events.group_by(view.keys, maintain_order=True)
     return grouped.agg(a.expr(day).alias(name) for name, a in view.aggregations())
 
 
@@ -227,13 +232,11 @@ def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple
     """Yield each missing day with its snapshot."""
     if not missing:
         return
-    seen = events.seen(view.entity.key)
     if events.short and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
-        yield from snapshots(view, known, seen, missing, events.zone)
+        yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
         return
     for day in missing:
-        entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
-        yield day, snapshot(view, events.known(day), entities, day, events.zone)
+        yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
 
 
 def build_all(p: Project) -> None:

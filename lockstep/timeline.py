@@ -48,12 +48,14 @@ EPOCH = date(1970, 1, 1).toordinal()
 def fits(aggregations: Sequence[tuple[str, Aggregation]], events: pl.Schema) -> bool:
     """Tell whether a timeline gives the same bits as the definition: for all but floats, wide integers and odd wheres.
 
-    A condition that looks at other rows means each entity's known rows, which differ from day to day.
+    Intervals may be known before they begin. A condition that looks at other rows means each entity's known rows, which
+    differ from day to day.
     """
     ordered = (*INTEGERS, pl.Boolean, pl.String, pl.Date, pl.Datetime, pl.Duration, pl.Time)
     wanted = {"sum": INTEGERS, "mean": INTEGERS, "std": INTEGERS, "min": ordered, "max": ordered, "distinct": ordered}
     return all(
-        (a.where is None or is_row_level(a.where))
+        a.during is None
+        and (a.where is None or is_row_level(a.where))
         and (a.column is None or a.kind not in wanted or isinstance(events[a.column], wanted[a.kind]))
         for _, a in aggregations
     )
@@ -67,7 +69,7 @@ class Timeline:
     events
         All events with EVENT_DAY, in order of time and key.
     entities
-        One column of different keys, sorted. Events of others are left out.
+        Different keys, in one column or more, sorted. Events of others are left out.
     aggregations
         What will be asked, by name.
     """
@@ -75,13 +77,13 @@ class Timeline:
     def __init__(
         self, events: pl.DataFrame, entities: pl.DataFrame, aggregations: Sequence[tuple[str, Aggregation]]
     ) -> None:
-        (key,) = entities.columns
+        keys = entities.columns
         columns = {c for _, a in aggregations for c in (a.column, *_roots(a)) if c is not None} - {EVENT_DAY}
-        numbered = entities.select(key, pl.int_range(pl.len(), dtype=pl.Int32).alias("_entity"))
+        numbered = entities.select(*keys, pl.int_range(pl.len(), dtype=pl.Int32).alias("_entity"))
         rows = (
-            events.select(EVENT_DAY, key, *sorted(columns - {key}))
+            events.select(EVENT_DAY, *keys, *sorted(columns - {*keys}))
             .drop_nulls(EVENT_DAY)
-            .join(numbered, on=key, how="inner", maintain_order="left")
+            .join(numbered, on=keys, how="inner", maintain_order="left")
             .sort("_entity", maintain_order=True)
         )
         self._entity = rows["_entity"].to_numpy()

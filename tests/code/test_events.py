@@ -130,7 +130,7 @@ def test_a_source_that_claims_to_be_causal_and_is_not_is_refused(contract):
 
 def test_an_entity_is_seen_from_its_first_landing_even_when_its_row_is_deleted_later(contract):
     rows = [*ON_TIME, (3, 2, 3, 30, 4, True)]
-    seen = Events(spent, {"visits": table(contract, rows)}, FIRST, LAST).seen("who")
+    seen = Events(spent, {"visits": table(contract, rows)}, FIRST, LAST).seen(["who"])
     assert seen.rows() == [(1, date(2017, 3, 1)), (2, date(2017, 3, 3))]
 
 
@@ -253,7 +253,7 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
         assert found.short
         assert_frame_equal(found.known(found.last), found.derived(found.last), check_column_order=False)
         alone = Events(bought, {"visits": Table(contract, None, ZONE, landed)}, FIRST, found.last)
-        assert found.seen("who").equals(alone.seen("who"))
+        assert found.seen(["who"]).equals(alone.seen("who"))
         return found.known(found.last)
 
     assert (events(4).height, derived) == (3, [1, 2, 3])

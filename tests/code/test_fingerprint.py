@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,9 @@ from lockstep.define import Feature, View
 
 spent = [Feature("n", agg.count(days=7)), Feature("m", monthly("value"))]
 gone = [Feature("n", agg.count(where=pl.col("value") > 0)), Feature("two", pl.col("n") * 2)]
-spending = View("spending", household, trips, spent, ttl_days=7)
-going = View("going", household, trips, gone, ttl_days=7)
-seeing = View("seeing", household, visits, [Feature("n", agg.count())], ttl_days=7)
+spending = View("spending", [household], trips, spent, ttl_days=7)
+going = View("going", [household], trips, gone, ttl_days=7)
+seeing = View("seeing", [household], visits, [Feature("n", agg.count())], ttl_days=7)
 """
 AMOUNTS = "from lockstep import agg\n\ndef monthly(column):\n    return agg.sum(column, days=30)\n"
 OTHERS = """
@@ -59,7 +60,7 @@ def folder(tmp_path_factory):
     for name in ("pyproject.toml", "params.yaml"):
         shutil.copyfile(ROOT / name, root / name)
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
-    (root / "pyproject.toml").write_text(project.replace('views = ["features.household"]', 'views = ["features.v"]'))
+    (root / "pyproject.toml").write_text(re.sub(r"(?s)views = \[.*?\]", 'views = ["features.v"]', project))
     files = {"v": VIEWS, "amounts": AMOUNTS, "others": OTHERS, "helper": HELPER}
     for name, text in files.items():
         (root / f"features/{name}.py").write_text(text, encoding="utf-8")

@@ -23,7 +23,7 @@ def events(table: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def view(ttl_days: int) -> View:
-    return View("v", Entity("e", "id"), events, [Feature("n", agg.count())], ttl_days=ttl_days)
+    return View("v", [Entity("e", "id")], events, [Feature("n", agg.count())], ttl_days=ttl_days)
 
 
 def utc(text: str) -> datetime:

@@ -22,7 +22,7 @@ KINDS = ["count", "sum", "mean", "std", "min", "max", "distinct", "first", "last
 
 
 def view(*features: Feature) -> View:
-    return View("v", SHOPPER, VISITS, features, ttl_days=1)
+    return View("v", [SHOPPER], VISITS, features, ttl_days=1)
 
 
 def events(rows: list[dict]) -> pl.DataFrame:
@@ -138,7 +138,7 @@ def test_a_window_without_days_a_name_used_twice_and_a_ttl_below_the_grid_are_re
     with pytest.raises(DefinitionError, match="'n' is defined twice in view v"):
         view(Feature("n", agg.count()), Feature("n", agg.count(days=3)))
     with pytest.raises(DefinitionError, match="ttl below the grid"):
-        View("v", SHOPPER, VISITS, [], ttl_days=0)
+        View("v", [SHOPPER], VISITS, [], ttl_days=0)
 
 
 def test_types_follow_from_the_definition():

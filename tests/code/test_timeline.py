@@ -39,7 +39,9 @@ ASKED = [
     *(("count", None, 3, 2, c) for c in CONDITIONS),
 ]  # fmt: skip
 FEATURES = [Feature(f"f{n}", Aggregation(k, c, d, w, o)) for n, (k, c, d, o, w) in enumerate(ASKED)]
-VIEW = View("v", SHOPPER, VISITS, [*FEATURES, Feature("r", ratio("f0", 3)), Feature("s", pl.col("r") * 2)], ttl_days=1)
+VIEW = View(
+    "v", [SHOPPER], VISITS, [*FEATURES, Feature("r", ratio("f0", 3)), Feature("s", pl.col("r") * 2)], ttl_days=1
+)
 FIRST, LAST = date(2017, 3, 9), date(2017, 3, 24)
 
 # The 23-hour day of spring is the 12th. Every day's edges to the microsecond, and moments that several events share.
@@ -130,7 +132,7 @@ def test_an_autumn_day_of_25_hours_counts_as_one_day():
     events = laid_out([{"who": 1, "id": n, "at": at, "cents": 1} for n, at in enumerate(edges)])
     wanted = list(days(date(2017, 11, 4), date(2017, 11, 9)))
     assert_same(VIEW, events, landed(events, [0] * 5), wanted)
-    one = View("one", SHOPPER, VISITS, [Feature("n", agg.count(days=1))], ttl_days=1)
+    one = View("one", [SHOPPER], VISITS, [Feature("n", agg.count(days=1))], ttl_days=1)
     ((_, frame),) = snapshots.snapshots(one, events, landed(events, [0] * 5), [date(2017, 11, 6)], ZONE)
     assert frame["n"][0] == 3
 
@@ -155,7 +157,7 @@ def test_entities_without_events_and_events_without_a_known_entity_are_rows_of_n
 
 def test_integers_of_any_size_are_summed_exactly():
     features = [Feature("m", agg.mean("cents")), Feature("d", agg.mean("cents", days=2))]
-    view = View("v", SHOPPER, VISITS, features, ttl_days=1)
+    view = View("v", [SHOPPER], VISITS, features, ttl_days=1)
     rows = [{"who": 1, "id": n, "at": EDGES[n * 3], "cents": c} for n, c in enumerate(LARGE)]
     events = laid_out(rows)
     assert_same(view, events, landed(events, [0] * 5), list(days(FIRST, LAST)))
@@ -164,7 +166,7 @@ def test_integers_of_any_size_are_summed_exactly():
 
 
 def test_a_sum_that_does_not_fit_names_the_first_day_on_which_it_does_not():
-    view = View("v", SHOPPER, VISITS, [Feature("s", agg.sum("cents"))], ttl_days=1)
+    view = View("v", [SHOPPER], VISITS, [Feature("s", agg.sum("cents"))], ttl_days=1)
     at = [datetime(2017, 3, d, 12, tzinfo=UTC) for d in (10, 14)]
     events = laid_out([{"who": 1, "id": n, "at": t, "cents": 2**62} for n, t in enumerate(at)])
     found = snapshots.snapshots(view, events, landed(events, [0] * 5), list(days(FIRST, LAST)), ZONE)
@@ -177,7 +179,7 @@ def test_an_infinite_feature_names_its_day():
     features = [Feature("n", agg.count()), Feature("c", agg.sum("cents")), Feature("bad", pl.col("n") / pl.col("c"))]
     rows = [{"who": 1, "id": n, "at": datetime(2017, 3, 10 + n, 12, tzinfo=UTC), "cents": 1 - 2 * n} for n in range(2)]
     events = laid_out(rows)
-    view = View("v", SHOPPER, VISITS, features, ttl_days=1)
+    view = View("v", [SHOPPER], VISITS, features, ttl_days=1)
     found = snapshots.snapshots(
         view, events, landed(events, [0] * 5).head(1), list(days(date(2017, 3, 11), LAST)), ZONE
     )

@@ -18,7 +18,7 @@ from tests.conftest import ENV
 
 SECOND = """
 
-small = View("small", household, trips, [Feature("n", agg.count(days=7)), Feature("m", agg.max("value"))], ttl_days=7)
+small = View("small", [household], trips, [Feature("n", agg.count(days=7)), Feature("m", agg.max("value"))], ttl_days=7)
 """
 COMMAND = [sys.executable, "-m", "lockstep.snapshots"]
 
@@ -37,9 +37,9 @@ def test_every_day_of_the_slice_has_the_bytes_that_the_definition_gives(built_sl
     tables = read_tables(p.root / "artifacts/clean", contracts, zone, view.source.tables)
     events = Events(view.source, tables, first, last)
     assert events.short
-    seen, every = events.seen(view.entity.key), events.derived(last)
+    seen, every = events.seen(view.keys), events.derived(last)
     for day in days(first, last):  # those of 23 and 25 hours among them
-        entities = seen.filter(pl.col("_seen") < day).select(view.entity.key)
+        entities = seen.filter(pl.col("_seen") < day).select(view.keys)
         frame = snapshot(view, every.filter(pl.col("event_day") < day), entities, day, zone)
         write_parquet(frame, tmp_path / "expected.parquet")
         built = built_slice / f"artifacts/features/{view.folder}/{day}.parquet"
