@@ -14,6 +14,7 @@ household_trips = View(
     ttl_days=7,
     owner="growth",
     description="How often, how lately and for how much a household shops.",
+    missing="refuse",
     features=[
         Feature("first_trip_at", agg.first("at"), "first trip of the panel"),
         Feature("last_trip_at", agg.last("at"), "latest trip"),
@@ -21,7 +22,7 @@ household_trips = View(
         Feature("lifetime_value", agg.sum("value"), "cents spent so far"),
         Feature("avg_gap", agg.mean("gap"), "mean microseconds between trips"),
         Feature("std_gap", agg.std("gap"), "standard deviation of the microseconds between trips"),
-        Feature("avg_gap_days", ratio("avg_gap", DAY), "mean days between trips"),
+        Feature("avg_gap_days", ratio("avg_gap", DAY), "mean days between trips", range=(0, None)),
         Feature("std_gap_days", ratio("std_gap", DAY), "standard deviation of the days between trips"),
         Feature("trips_7d", agg.count(days=7), "trips in the last 7 days"),
         Feature("trips_30d", agg.count(days=30), "trips in the last 30 days"),
@@ -36,11 +37,24 @@ household_trips = View(
         Feature("discount_90d", agg.sum("discount", days=90), "cents of all discounts in the last 90 days"),
         Feature("coupon_disc_90d", agg.sum("coupon", days=90), "cents of coupons in the last 90 days"),
         Feature("fuel_spend_90d", agg.sum("fuel_value", days=90), "cents on fuel in the last 90 days"),
-        Feature("private_share_90d", ratio("private_spend_90d", "spend_90d"), "share of private labels in the spend"),
-        Feature("discount_share_90d", ratio("discount_90d", "spend_90d"), "discounts as a share of the spend"),
-        Feature("fuel_share_90d", ratio("fuel_spend_90d", "spend_90d"), "share of fuel in the spend"),
         Feature(
-            "spend_trend_30_90", ratio("spend_30d", "spend_90d") * 3, "1 where the last 30 days are as the last 90"
+            "private_share_90d",
+            ratio("private_spend_90d", "spend_90d"),
+            "share of private labels in the spend",
+            range=(0, 1),
+        ),
+        Feature(
+            "discount_share_90d",
+            ratio("discount_90d", "spend_90d"),
+            "discounts for each cent of the spend",
+            range=(0, None),
+        ),
+        Feature("fuel_share_90d", ratio("fuel_spend_90d", "spend_90d"), "share of fuel in the spend", range=(0, 1)),
+        Feature(
+            "spend_trend_30_90",
+            ratio("spend_30d", "spend_90d") * 3,
+            "1 where the last 30 days are as the last 90",
+            range=(0, 3),
         ),
     ],
 )
@@ -52,8 +66,11 @@ household_offers = View(
     ttl_days=7,
     owner="marketing",
     description="Which campaigns address a household.",
+    missing="default",
     features=[
-        Feature("active_campaigns", agg.count(during=("start_date", "end_date")), "campaigns that run on the day"),
+        Feature(
+            "active_campaigns", agg.count(during=("start_date", "end_date")), "campaigns that run on the day", default=0
+        ),
     ],
 )
 
@@ -64,7 +81,8 @@ household_coupons = View(
     ttl_days=7,
     owner="marketing",
     description="How a household answers campaigns.",
+    missing="default",
     features=[
-        Feature("redemptions_90d", agg.count(days=90), "coupons used in the last 90 days"),
+        Feature("redemptions_90d", agg.count(days=90), "coupons used in the last 90 days", default=0),
     ],
 )

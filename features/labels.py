@@ -30,9 +30,10 @@ lapse = Question(
 )
 
 
-def rung_up(trips: pl.LazyFrame, day: date) -> pl.LazyFrame:  # noqa: ARG001 - every basket of the day, whatever the day
-    """Return the baskets of a day as the till would ask about them, money in cents."""
-    return trips.select(
+def rung_up(trips: pl.LazyFrame, day: date) -> pl.LazyFrame:
+    """Return the baskets of `day` as the till asks about them, money in cents; of households known by then."""
+    known, today = trips.filter(pl.col("event_day") < day), trips.filter(event_day=day)
+    return today.join(known, on="household_id", how="semi").select(
         "household_id", "store_id", "basket_id", "at", pl.col("value").alias("basket_value"),
         pl.col("discount").alias("basket_discount"), pl.col("fuel_value").alias("basket_fuel"),
         pl.col("departments").alias("basket_departments"),

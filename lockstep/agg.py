@@ -32,6 +32,9 @@ __all__ = [
 EVENT_DAY = "event_day"
 """The column, Date, that holds the calendar day of an event in the zone."""
 
+NEVER_NULL = ("count", "sum", "distinct")
+"""What is 0 where there are no events."""
+
 Kind = Literal["count", "sum", "mean", "std", "min", "max", "distinct", "first", "last"]
 
 

@@ -99,6 +99,40 @@ def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparis
 
 
 @app.command()
+def features(
+    name: Annotated[str, typer.Argument(help="All that is known of one; by default a table of all.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show the features: what they mean and promise, whose they are, and who reads them."""
+    from json import dumps
+
+    from lockstep.catalogue import entries, entry, write_catalogue
+    from lockstep.feast_objects import Catalogue
+    from lockstep.project import project
+
+    here = project()
+    frame = entries(Catalogue(here))
+    found = [entry(frame, name)] if name else frame.to_dicts()
+    if json:
+        print(dumps(found, indent=2))
+    elif name:
+        print(
+            "\n".join(
+                f"{k:<12}{', '.join(v) if isinstance(v, list) else v}"
+                for k, v in found[0].items()
+                if v not in (None, "", [])
+            )
+        )
+    else:
+        shown = ("feature", "view", "type", "range", "status", "services")
+        rows = [[", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown] for f in found]
+        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
+        print(f"\nopen {write_catalogue(here)}")
+
+
+@app.command()
 def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml.")] = False) -> None:
     """Compare the code dependencies of dvc.yaml with each stage's import closure."""
     from lockstep.deps import require_deps, write_deps

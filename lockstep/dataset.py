@@ -32,7 +32,7 @@ from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
-from lockstep.snapshots import HASHES, refuse_nan
+from lockstep.snapshots import HASHES
 from lockstep.stage import stage
 
 __all__ = [
@@ -98,13 +98,14 @@ def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
     return found
 
 
-def population(question: Question, events: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
+def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
     """Return who is asked about on a cut-off: the question's row, ``cutoff``, ``event_timestamp``, and the request.
 
     Parameters
     ----------
-    events
-        The events known on `day`; for a question that is asked at events, those known on the part's knowledge day.
+    known, later
+        The events known on `day`, and those known on the part's knowledge day: of these the ones of `day` are replayed,
+        where events ask, after what was known.
 
     Raises
     ------
@@ -112,12 +113,10 @@ def population(question: Question, events: pl.DataFrame, day: date, zone: Zone) 
         One row twice, or a request of another day.
     """
     if question.moment == "day":
-        asked = question.population(events.lazy(), day).select(
-            *question.row, pl.lit(zone.start(day), INSTANT).alias(AT)
-        )
+        asked = question.population(known.lazy(), day).select(*question.row, pl.lit(zone.start(day), INSTANT).alias(AT))
     else:
-        of_day = events.lazy().filter(pl.col(EVENT_DAY) == day)
-        asked = question.population(of_day, day).rename({question.source.event_time: AT})
+        events = pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)])
+        asked = question.population(events.lazy(), day).rename({question.source.event_time: AT})
     frame = asked.with_columns(pl.lit(day).alias(CUTOFF)).collect()
     strange = frame.filter(pl.struct(question.row).is_duplicated() | (zone.day(pl.col(AT)) != day))
     if strange.height:
@@ -140,7 +139,7 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     row, later = [*question.row], events.known(part.known)
     frames = []
     for day in part.cutoffs:
-        asked = population(question, later if question.moment == "event" else events.known(day), day, zone)
+        asked = population(question, events.known(day), later, day, zone)
         ahead = later.lazy().filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(days=question.horizon_days - 1)))
         labelled = question.label(asked.lazy(), ahead).select(*row, LABEL).collect()
         same = asked.select(row).sort(row).equals(labelled.select(row).sort(row))
@@ -164,21 +163,23 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: 
         A feature is made of what a request carries and no column of `rows` holds.
     GuaranteeError
         Feast gave other rows back than it was asked for, or in another order.
+    DataError
+        A row that a view refuses to do without, or a value that breaks its feature's contract.
     """
     asked = with_request(rows, catalogue.demands(wanted))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
-        joined = pl.DataFrame(
-            store.get_historical_features(entity_df=asked, features=catalogue.refs(wanted)).to_arrow()
-        )
-    frame = joined.select(*rows.columns, *wanted).cast({n: catalogue.types[n] for n in wanted})
+        names = list(dict.fromkeys([*wanted, *catalogue.flags(wanted)]))
+        job = store.get_historical_features(entity_df=asked, features=catalogue.refs(names))
+        joined = pl.DataFrame(job.to_arrow())
+    frame = joined.select(*rows.columns, *names).cast({n: catalogue.types[n] for n in names})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
             found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
         )  # fmt: skip
-    refuse_nan(frame, "dataset")
-    return frame
+    frame = catalogue.settle(frame, [k for k in catalogue.key_types if k in rows.columns], "the training set")
+    return frame.select(*rows.columns, *wanted)
 
 
 def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.DataFrame:
@@ -222,7 +223,7 @@ def as_known(p: Project, day: date, name: str) -> pl.DataFrame:
     part = Part("train", closed, day, len(cutoffs) - len(closed))
     catalogue = Catalogue(p)
     rows = ask(question, events, part, p.settings.clock)
-    return join_features(p, catalogue, rows, catalogue.features(settings.services))
+    return join_features(p, catalogue, rows, catalogue.read_by(settings.services))
 
 
 def build(p: Project, name: str) -> None:
@@ -240,7 +241,7 @@ def build(p: Project, name: str) -> None:
             raise DataError(f"nobody to ask in {part}", where=name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
-    features = catalogue.features(settings.services)
+    features = catalogue.read_by(settings.services)
     frame = join_features(p, catalogue, rows, features)
     write_parquet(frame, out / "training.parquet")
     services = {s.name: s.features for s in catalogue.services if s.name in settings.services}

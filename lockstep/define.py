@@ -6,16 +6,17 @@ The names are Feast's (entity, source, view, on-demand view, service) and the fo
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
 import polars as pl
 
-from lockstep.agg import Aggregation
+from lockstep.agg import NEVER_NULL, Aggregation
 from lockstep.errors import DefinitionError, did_you_mean
-from lockstep.exact import check_exact, check_row_level
+from lockstep.exact import check_exact, check_row_level, renamed
 
 __all__ = [
     "Entity",
@@ -32,6 +33,9 @@ RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label"
 """Names of columns that stand beside features."""
 
 GAP = "gap"
+
+VERSION = re.compile(r"_v[0-9]+$")
+"""The end of a name that a version above 1 gets, and nobody else may write."""
 
 Frames = Mapping[str, pl.LazyFrame]
 
@@ -113,16 +117,55 @@ def source(
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """A named value: an aggregation of events, or a Polars formula over features that stand before it."""
+    """A named value: an aggregation of events, or a Polars formula over features that stand before it.
+
+    Parameters
+    ----------
+    range
+        The lowest and the highest value, both allowed; None is open. Counts are never below 0 without being told.
+    nullable
+        False where a null is a fault. Counts, sums and numbers of different values are never null without being told.
+    default
+        What follows where a view with ``missing="default"`` has no row; None is a null, `...` that nothing is declared.
+    owner
+        Whose it is, where that is not the view's owner.
+
+    None of them shapes what is stored: kept days stay, and are judged anew.
+    """
 
     name: str
     value: Aggregation | pl.Expr
     description: str = ""
+    range: tuple[float | None, float | None] = (None, None)
+    nullable: bool | None = None
+    default: object = ...
+    owner: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.value, pl.Expr):
             check_exact(self.value, self.name)
             check_row_level(self.value, self.name)
+        low, high = self.range
+        if low is not None and high is not None and low > high:
+            raise DefinitionError("a range without values", where=f"feature {self.name}", found=f"{low} .. {high}")
+
+    @property
+    def never_null(self) -> bool:
+        """Tell whether a null would be a fault."""
+        zero = isinstance(self.value, Aggregation) and self.value.kind in NEVER_NULL
+        return zero or self.nullable is False
+
+    @property
+    def reads(self) -> list[str]:
+        """Return the features that the formula reads; none for an aggregation."""
+        return self.value.meta.root_names() if isinstance(self.value, pl.Expr) else []
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """Return the lowest and the highest value that the feature may have."""
+        count = isinstance(self.value, Aggregation) and self.value.kind in ("count", "distinct")
+        return (0 if count and self.range[0] is None else self.range[0], self.range[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +175,8 @@ class View:
     Parameters
     ----------
     name, version
-        A changed feature is a new version, kept beside the old one while a model reads it.
+        A changed feature is a new version, kept beside the old one while a model reads it. The view and its features
+        are written under plain names; those of version N > 1 get ``_vN``, by which all others call them.
     entities, source
         Whose features, from which events. Features of several entities together, such as a household in a store, are
         keyed by all of them.
@@ -140,6 +184,11 @@ class View:
         In order; a formula may read the ones before it.
     ttl_days
         For how many calendar days a value may be read; at least one, the step of the grid.
+    missing
+        What follows where there is no row of an entity, or one past its lifetime: ``null``, each feature's ``default``,
+        or ``refuse``. Unless it is ``null``, a feature of its own, ``<name>_known``, tells true rows from such.
+    deprecated, dropped
+        What to use instead. A deprecated view is computed and announced; a dropped one is not, and nobody may read it.
     """
 
     name: str
@@ -150,14 +199,63 @@ class View:
     version: int = 1
     owner: str = ""
     description: str = ""
+    missing: Literal["null", "default", "refuse"] = "null"
+    deprecated: str = ""
+    dropped: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _keyed(self.entities, f"view {self.name}")
+        self._versioned()
+        self._flagged()
         _unique([*self.keys, *(f.name for f in self.features)], f"view {self.name}")
         if self.ttl_days < 1:
             raise DefinitionError(
                 "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
             )
+
+    def _versioned(self) -> None:
+        """Give the names of a version above 1 their ending, in formulas as well."""
+        if not isinstance(self.version, int) or self.version < 1:
+            raise DefinitionError("not a version", where=f"view {self.name}", expected=">= 1", found=self.version)
+        names = {f.name: f.name.removesuffix(self._ending) + self._ending for f in self.features}
+        object.__setattr__(self, "name", self.name.removesuffix(self._ending) + self._ending)
+        for name in (self.name, *names.values()):
+            if VERSION.search(name.removesuffix(self._ending)):
+                raise DefinitionError(
+                    f"{name!r} ends like a version", where=f"view {self.name}", do="Write plain names and `version`."
+                )
+        if self._ending:
+            features = [replace(f, name=names[f.name], value=_reading(f.value, names)) for f in self.features]
+            object.__setattr__(self, "features", features)
+
+    @property
+    def _ending(self) -> str:
+        return f"_v{self.version}" if self.version > 1 else ""
+
+    def _flagged(self) -> None:
+        """Add the feature that is true where there is a row, for views that tell so."""
+        if self.missing not in ("null", "default", "refuse"):
+            raise DefinitionError(
+                f"missing={self.missing!r}", where=f"view {self.name}", expected="null, default or refuse"
+            )
+        if self.missing == "null":
+            return
+        features = [f for f in self.features if f.name != self.known]
+        for f in features if self.missing == "default" else []:
+            if f.default is ... or (f.default is None and f.never_null):
+                raise DefinitionError(
+                    "no default", where=f"feature {f.name} of view {self.name}", expected="one for each feature",
+                    found=f.default, do="Give it `default=`; None is a null, where the feature may be one.",
+                )  # fmt: skip
+        told = f"whether {self.name} has a row that may still be read"
+        flag = Feature(self.known, pl.lit(value=True), told, nullable=False, default=False)
+        object.__setattr__(self, "features", [*features, flag])
+
+    @property
+    def known(self) -> str:
+        """Return the name of the feature that tells rows from what stands in for them."""
+        return f"{self.name.removesuffix(self._ending)}_known{self._ending}"
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -172,7 +270,27 @@ class View:
     @property
     def folder(self) -> str:
         """Return the folder of the view's snapshots below ``features/``."""
-        return f"{self.name}/v{self.version}"
+        return f"{self.name.removesuffix(self._ending)}/v{self.version}"
+
+    @property
+    def status(self) -> str:
+        """Return ``live``, ``deprecated`` or ``dropped``."""
+        return "dropped" if self.dropped else "deprecated" if self.deprecated else "live"
+
+    def stand_in(self) -> dict[str, object]:
+        """Return what stands in for a row that is not there, by feature."""
+        return {f.name: f.default if self.missing == "default" else None for f in self.features}
+
+    def fill(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Put defaults where the view has no row, into those of its features that a joined `frame` has."""
+        if self.missing != "default":
+            return frame
+        names, known = frame.collect_schema().names(), pl.col(self.known).fill_null(value=False)
+        return frame.with_columns(
+            pl.when(known).then(pl.col(name)).otherwise(pl.lit(value)).alias(name)
+            for name, value in self.stand_in().items()
+            if name in names
+        )
 
     def aggregations(self) -> list[tuple[str, Aggregation]]:
         """Return the features that aggregate events."""
@@ -201,11 +319,20 @@ class OnDemandView:
 
     def __post_init__(self) -> None:
         _unique([f.name for f in self.features], f"on-demand view {self.name}")
+        for view in self.views:
+            if view.dropped:
+                raise DefinitionError(
+                    f"view {view.name} was dropped", where=f"on-demand view {self.name}", do=sentence(view.dropped)
+                )
         known = {f.name for v in self.views for f in v.features} | set(self.request)
         used: set[str] = set()
         for feature in self.features:
             if not isinstance(feature.value, pl.Expr):
                 raise DefinitionError("an aggregation at request time", where=f"feature {feature.name}", do="Store it.")
+            if feature.default is not ...:
+                raise DefinitionError(
+                    "a default at request time", where=f"feature {feature.name}", do="Give one to what it reads."
+                )
             for name in feature.value.meta.root_names():
                 if name not in known:
                     raise DefinitionError(
@@ -213,14 +340,18 @@ class OnDemandView:
                     )
                 used.add(name)
             known.add(feature.name)
+        used |= {v.known for v in self.views if v.missing == "default" and any(f.name in used for f in v.features)}
         object.__setattr__(self, "_stored", frozenset(used - set(self.request) - {f.name for f in self.features}))
 
     def inputs(self, view: View) -> list[str]:
-        """Return the stored features of `view` that the formulas read."""
+        """Return the stored features of `view` that the formulas read, and the flag by which defaults stand in."""
         return [f.name for f in view.features if f.name in self._stored]
 
     def apply(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Add the features, in order, to a frame of stored features and request columns."""
+        """Add the features, in order, to a frame of stored features and request columns; defaults are put in first."""
+        for view in self.views:
+            if self.inputs(view):
+                frame = view.fill(frame)
         for feature in self.features:
             if isinstance(feature.value, pl.Expr):
                 frame = frame.with_columns(feature.value.alias(feature.name))
@@ -257,8 +388,9 @@ class Question:
     entities
         Who is asked about, the first above all: intervals are drawn over it.
     population
-        ``(events known on the day, day) -> keys``: read from the past alone. With `moment` ``"event"`` it replays
-        requests, ``(events of the day, day) -> keys, the source's key, its event time and what the request carries``.
+        ``(events known on the day, day) -> keys``: read from the past alone. With `moment` ``"event"`` the events of
+        the day itself stand behind those, to be replayed as requests: it gives of them the keys, the source's key, its
+        event time and what the request carries.
     label
         ``(population with its cutoff, events of the horizon) -> the columns of `row` with label (Int8)``: the only
         thing that looks forward.
@@ -303,3 +435,12 @@ def _unique(names: list[str], where: str) -> None:
             raise DefinitionError(f"{name!r} is a name of Lockstep's own", where=where, do="Choose another.")
         if names.count(name) > 1:
             raise DefinitionError(f"feature {name!r} is defined twice", where=where, do="Rename one of them.")
+
+
+def _reading(value: Aggregation | pl.Expr, names: Mapping[str, str]) -> Aggregation | pl.Expr:
+    return renamed(value, names) if isinstance(value, pl.Expr) else value
+
+
+def sentence(text: str) -> str:
+    """Return what a user wrote as a sentence: ``use trips v2`` -> ``Use trips v2.``."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

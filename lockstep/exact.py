@@ -7,15 +7,16 @@ where there are many rows, than in service, where there is one. Division of colu
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
 
 from lockstep.errors import DefinitionError
 
-__all__ = ["check_exact", "check_row_level", "elapsed_days", "hour", "is_row_level", "ratio", "weekday"]
+__all__ = ["check_exact", "check_row_level", "elapsed_days", "hour", "is_row_level", "ratio", "renamed", "weekday"]
 
 
 def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
@@ -84,6 +85,19 @@ def check_row_level(formula: pl.Expr, feature: str) -> None:
 def is_row_level(condition: pl.Expr) -> bool:
     """Tell whether an expression looks at one row at a time, by functions that are known to."""
     return _foreign(json.loads(condition.meta.serialize(format="json"))) is None
+
+
+def renamed(formula: pl.Expr, names: Mapping[str, str]) -> pl.Expr:
+    """Return a formula that reads other columns, by the new `names` of the old ones.
+
+    >>> print(renamed(pl.col("a") * pl.col("b"), {"a": "c"}))
+    [(col("c")) * (col("b"))]
+    """
+    tree = json.loads(formula.meta.serialize(format="json"))
+    for node in _nodes(tree):
+        if isinstance(name := node.get("Column"), str):
+            node["Column"] = names.get(name, name)
+    return pl.Expr.deserialize(io.StringIO(json.dumps(tree)), format="json")
 
 
 def _foreign(node: Any) -> str | None:

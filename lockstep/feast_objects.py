@@ -11,9 +11,10 @@ import yaml
 
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
-from lockstep.define import Entity, OnDemandView, Service, View
-from lockstep.errors import DefinitionError, SettingsError, did_you_mean
+from lockstep.define import Entity, Feature, OnDemandView, Service, View, sentence
+from lockstep.errors import DataError, DefinitionError, SettingsError, did_you_mean
 from lockstep.events import event_schema
+from lockstep.feature_contract import check_definition, check_values
 from lockstep.project import Project
 from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
 
@@ -24,17 +25,24 @@ __all__ = ["Catalogue", "feast_objects", "feature_store", "open_store"]
 
 
 class Catalogue:
-    """All definitions of a project with their types, checked against each other.
+    """All definitions of a project with their types, checked against each other; dropped views are left out.
 
     Raises
     ------
     DefinitionError
-        A feature name that two views share, or a service that names an unknown feature.
+        A view or feature name that is taken, or a service that names an unknown or a dropped feature.
     """
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.views = project.objects("views", View)
+        every = project.objects("views", View)
+        names = [v.name for v in every]
+        if twice := next((n for n in names if names.count(n) > 1), None):
+            raise DefinitionError(
+                f"view {twice!r} is defined twice", where="the views", do="Rename one, or give it another version."
+            )
+        self.views = [v for v in every if not v.dropped]
+        dropped = {f.name: v.dropped for v in every if v.dropped for f in v.features}
         self.on_demand = project.objects("on_demand", OnDemandView)
         self.services = project.objects("services", Service)
         contracts, zone = load_contracts(project.folder("contracts")), project.settings.clock
@@ -43,6 +51,8 @@ class Catalogue:
         self.key_types = self._key_types()
         for view in self.on_demand:
             self.schemas[view.name] = self._on_demand_schema(view)
+        own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
+        self.features: dict[str, Feature] = {f.name: f for features in own for f in features}
         self.types: dict[str, pl.DataType] = {}
         for name, schema in self.schemas.items():
             for feature, kind in schema.items():
@@ -53,6 +63,11 @@ class Catalogue:
                 self.types[feature] = kind
         for service in self.services:
             for feature in service.features:
+                if feature in dropped and feature not in self.types:
+                    raise DefinitionError(
+                        f"feature {feature!r} was dropped", where=f"service {service.name}",
+                        do=sentence(dropped[feature]),
+                    )  # fmt: skip
                 if feature not in self.types:
                     raise DefinitionError(
                         f"unknown feature {feature!r}", where=f"service {service.name}",
@@ -75,14 +90,14 @@ class Catalogue:
     def require_services(self) -> None:
         """Raise SettingsError for a question that names a service which nobody defined."""
         for about in self.project.settings.questions.values():
-            self.features(about.dataset.services)
+            self.read_by(about.dataset.services)
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""
         stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
         return {**stored, **view.request}
 
-    def features(self, services: Iterable[str]) -> list[str]:
+    def read_by(self, services: Iterable[str]) -> list[str]:
         """Return every feature that one of some services reads, in the order of the definitions."""
         known = {s.name: s.features for s in self.services}
         for name in services:
@@ -99,9 +114,55 @@ class Catalogue:
         """Return the on-demand views that give any of some features."""
         return [v for v in self.on_demand if not {*features}.isdisjoint(self.schemas[v.name])]
 
+    def flags(self, features: Iterable[str]) -> list[str]:
+        """Return what tells, for every view that some features are read or computed from, where it has a row."""
+        read = {*features} | {name for view in self.demands(features) for name in self.inputs(view)}
+        return [v.known for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
+
+    def settle(self, frame: pl.DataFrame, keys: list[str], where: str) -> pl.DataFrame:
+        """Do in a joined frame what views say of rows that are not there, and judge what came of it.
+
+        Raises
+        ------
+        DataError
+            A row that a view refuses to do without, or a value that breaks its feature's contract.
+        """
+        for view in self.views:
+            if view.missing == "refuse" and view.known in frame.columns:
+                gone = frame.filter(pl.col(view.known).is_null()).select(*keys, EVENT_TIMESTAMP)
+                if gone.height:
+                    first = ", ".join(f"{key} {value}" for key, value in gone.row(0, named=True).items())
+                    raise DataError(
+                        f"no row of view {view.name}", where=where, expected="one for each that is asked about",
+                        found=f"none for {gone.height} of {frame.height} rows, first {first}",
+                        do='Ask about those it knows, raise its ttl_days, or say missing="default".',
+                    )  # fmt: skip
+            elif view.known in frame.columns:
+                frame = view.fill(frame.lazy()).collect()
+        absent = {f.name for v in self.views if v.missing == "null" for f in v.features}
+        for nulls in (True, False):
+            judged = [f for n, f in self.features.items() if n in frame.columns and (n not in absent) == nulls]
+            check_values(frame, judged, keys, where, nulls=nulls)
+        return frame
+
+    def deprecated(self, services: Iterable[str] = ()) -> list[str]:
+        """Say, one line a view, which of the services (all, by default) read from a deprecated one."""
+        said = []
+        for view in self.views:
+            names = {*self.schemas[view.name]}
+            names |= {f.name for d in self.on_demand if d.inputs(view) for f in d.features}
+            readers = [s.name for s in self.services if names & set(s.features) and s.name in (services or [s.name])]
+            if view.deprecated and readers:
+                what = f"view {view.name}, read by service {', '.join(readers)}"
+                said.append(f"deprecated: {what}. {sentence(view.deprecated)}")
+        return said
+
     def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
         frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
-        return frame.select(f.name for f in view.features).collect_schema()
+        schema = frame.select(f.name for f in view.features).collect_schema()
+        for feature in view.features:
+            check_definition(feature, schema[feature.name])
+        return schema
 
 
 def feast_objects(project: Project) -> dict[str, Any]:
@@ -164,12 +225,13 @@ def _entity(entity: Entity, kind: pl.DataType) -> Any:
 def _view(catalogue: Catalogue, view: View, entities: list[Any]) -> Any:
     from feast import FeatureView, FileSource
 
-    kinds = {f.name: f.description for f in view.features}
     return FeatureView(
         name=view.name,
         entities=entities,
         ttl=timedelta(days=view.ttl_days),
-        schema=_fields({**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, kinds),
+        schema=_fields(
+            {**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, catalogue.features
+        ),
         source=FileSource(
             name=f"{view.name}_snapshots",
             path=f"../artifacts/features/{view.folder}",
@@ -178,7 +240,7 @@ def _view(catalogue: Catalogue, view: View, entities: list[Any]) -> Any:
         ),
         description=view.description,
         owner=view.owner,
-        tags={"version": str(view.version)},
+        tags={**view.tags, "version": str(view.version), "status": view.status},
     )
 
 
@@ -214,7 +276,7 @@ def _on_demand(catalogue: Catalogue, view: OnDemandView, views: Mapping[str, Any
     )
 
 
-def _fields(types: Mapping[str, pl.DataType], descriptions: Mapping[str, str] | None = None) -> list[Any]:
+def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | None = None) -> list[Any]:
     from feast import Field
     from feast import types as feast
 
@@ -232,4 +294,10 @@ def _fields(types: Mapping[str, pl.DataType], descriptions: Mapping[str, str] | 
                 "a type that Feast cannot hold", where=f"feature {name}",
                 expected=", ".join(str(k) for k in kinds), found=str(kind), do="Cast it in the definition.",
             )  # fmt: skip
-    return [Field(name=n, dtype=kinds[t], description=(descriptions or {}).get(n, "")) for n, t in types.items()]
+    told = features or {}
+    about = {n: {"description": told[n].description, "tags": _tags(told[n])} if n in told else {} for n in types}
+    return [Field(name=n, dtype=kinds[t], **about[n]) for n, t in types.items()]
+
+
+def _tags(feature: Feature) -> dict[str, str]:
+    return {**feature.tags, **({"owner": feature.owner} if feature.owner else {})}

@@ -37,7 +37,7 @@ def leakage(p: Project, days: int = 6) -> str:
         A feature, population or label that differs from what its day could know: named with its day, an entity and
         both values.
     """
-    history, views, said = _History(p), p.objects("views", View), []
+    history, views, said = _History(p), Catalogue(p).views, []
     sets = [_Set(p, question, history.last) for question in p.objects("labels", Question)]
     cutoffs = sorted({day for one in sets for part in one.parts for day in part.cutoffs})
     chosen, compared = sample(history.first, history.last, cutoffs, days), 0
@@ -62,7 +62,7 @@ class _Set:
         settings, folder = p.settings.questions[question.name].dataset, p.root / "artifacts/dataset" / question.name
         self.question, self.rows = question, read_parquet(folder / "training.parquet")
         self.parts = [q for q in parts(settings, question.horizon_days, last) if q.name != "embargo"]
-        self.features = Catalogue(p).features(settings.services)
+        self.features = Catalogue(p).read_by(settings.services)
 
 
 class _ByDefinition(Events):
@@ -139,49 +139,31 @@ def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
 
 
 def _answers(history: _History, one: _Set, part: Part, chosen: Sequence[date]) -> int:
-    """Compare a part's labels with what had landed before its knowledge day, and populations; say how many of these.
-
-    Populations that replay requests follow from the rows of the knowledge day too, and are compared on all days; those
-    that are read from the past of their day are derived anew for each, and compared on the `chosen` ones.
-    """
+    """Compare a part's labels, and its populations on `chosen` days and where it has none; say how many of these."""
     question, published = one.question, one.rows.filter(pl.col(PART) == part.name).drop(one.features)
-    row, columns = [*question.row], [CUTOFF, *question.row, LABEL]
-    replayed, found = question.moment == "event", set(published[CUTOFF])
-    if found - {*part.cutoffs} or (not replayed and found != {*part.cutoffs}):  # a day without events asks nothing
+    row, columns, found = [*question.row], [CUTOFF, *question.row, LABEL], set(published[CUTOFF])
+    if found - {*part.cutoffs}:
         raise GuaranteeError(
             "other cut-offs than the settings ask for", where=f"part {part.name} of {question.name}",
             expected=f"{len(part.cutoffs)}", found=f"{len(found)}",
             do="Build the training set again with `lockstep run`.",
         )  # fmt: skip
-    some = part.cutoffs if replayed else [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1]
-
-    def asks(events: pl.DataFrame, day: date, way: str) -> None:
-        have = published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL)
-        _same(
-            have,
-            population(question, events, day, history.zone),
-            row,
-            f"population of {day} for {question.name}, {way}",
-        )
-
+    asked = {day: published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL) for day in part.cutoffs}
+    later = {}
     for way, events in history.ways(question.source, part.known):
-        later, answers = events.known(part.known), []
+        later[way], answers = events.known(part.known), []
         for day in part.cutoffs:
-            asked = published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL)
-            ahead = later.filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(question.horizon_days - 1)))
-            label = question.label(asked.lazy(), ahead.lazy()).select(*row, pl.col(LABEL).cast(pl.Int8))
+            days = (day, day + timedelta(question.horizon_days - 1))
+            ahead = later[way].lazy().filter(pl.col(EVENT_DAY).is_between(*days))
+            label = question.label(asked[day].lazy(), ahead).select(*row, pl.col(LABEL).cast(pl.Int8))
             answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
-            if replayed:
-                asks(later, day, way)
-        _same(
-            published.select(columns),
-            pl.concat(answers),
-            [CUTOFF, *row],
-            f"labels of {part.name} for {question.name}, {way}",
-        )
-    for day in () if replayed else some:
+        where = f"labels of {part.name} for {question.name}, {way}"
+        _same(published.select(columns), pl.concat(answers), [CUTOFF, *row], where)
+    some = [d for d in part.cutoffs if d in chosen or d not in found] or part.cutoffs[:1]
+    for day in some:
         for way, events in history.ways(question.source, day):
-            asks(events.known(day), day, way)
+            expected = population(question, events.known(day), later[way], day, history.zone)
+            _same(asked[day], expected, row, f"population of {day} for {question.name}, {way}")
     return len(some)
 
 
@@ -195,6 +177,7 @@ def _training_reads_its_snapshots(p: Project, one: _Set, views: list[View]) -> N
             if set(view.keys) <= set(frame.columns):
                 snap = snap.drop("event_timestamp", "created")
                 frame = frame.join(snap, on=view.keys, how="left", maintain_order="left")
+                frame = view.fill(frame.lazy()).collect()
         for now in demands:
             frame = now.apply(frame.lazy()).collect()
         _same(

@@ -33,6 +33,7 @@ __all__ = [
     "UnknownEntity",
     "check_age",
     "close_store",
+    "expired",
     "hushed",
     "named",
     "utc_in_sqlite",
@@ -81,6 +82,7 @@ class LookUp:
     def __init__(self, catalogue: Catalogue, online: Online) -> None:
         self.catalogue, self.online = catalogue, online
         self._project = catalogue.project
+        self._keys: dict[str, pl.DataFrame] = {}
         with hushed(), sorry(self._project):
             self.store = open_store(self._project)
             # The rows of a view stay whole while new ones are written, in one transaction; Feast would refuse them all
@@ -134,52 +136,63 @@ class LookUp:
 
     def read(
         self, features: Mapping[str, Sequence[str]], views: Sequence[View], keys: Mapping[str, object], at: datetime
-    ) -> tuple[dict[str, Any], datetime]:
-        """Return the stored features of `keys` at the instant `at`, and the instant of their snapshot.
+    ) -> tuple[dict[str, Any], datetime, list[str]]:
+        """Return the stored features of `keys` at the instant `at`, their snapshot's instant, and which are defaults.
 
-        A view that has no row of them, online or offline, gives nulls.
+        A view without a row of them, online or offline, or with one past its lifetime, says what follows.
 
         Raises
         ------
         UnknownEntity
-            No view knows any of the keys, online or offline.
+            A view that refuses does not know the keys, or none knows any of them and none has defaults.
         BadRequest
             `at` lies before the snapshot that is online.
         NotOnline
-            The store cannot be read, lacks a row, holds an older one than was published, or its TTL is over.
+            The store cannot be read, lacks a row, holds an older one than was published, or a view refuses one past
+            its lifetime.
         """
+        zone = self.catalogue.project.settings.zone
         found = self.rows(features, {key: [value] for key, value in keys.items()})
         values: dict[str, Any] = {}
-        instants = set()
+        defaults: list[str] = []
+        snapshot, known = self.online.instant, False
         for view in views:
-            one = found[view.name]
-            if one.whole[0]:
-                instants.add(one.instants[0])
-            elif one.whole[0] is None or self._offline(view, keys):
+            one, stand_in = found[view.name], view.stand_in()
+            if one.whole[0] is None or (not one.whole[0] and self._offline(view, keys)):
                 raise NotOnline("a row is missing or incomplete", where=f"{view.name}, {named(keys)}", do=_FILL)
-            values |= {name: column[0] for name, column in one.values.items()}
-        if not instants:
-            raise UnknownEntity(f"nobody by {named(keys)}", where=f"snapshot {self.online.snapshot}")
-        snapshot = min(instants)
-        if len(instants) > 1 or snapshot != self.online.instant:
-            raise NotOnline(
-                "a row of another snapshot than the published one", where=named(keys),
-                expected=self.online.instant, found=snapshot, do=_FILL,
-            )  # fmt: skip
-        for view in views:
-            check_age(snapshot, at, view, self.catalogue.project.settings.zone)
-        return values, snapshot
+            if one.whole[0] and one.instants[0] != snapshot:
+                raise NotOnline(
+                    "a row of another snapshot than the published one", where=named(keys),
+                    expected=snapshot, found=one.instants[0], do=_FILL,
+                )  # fmt: skip
+            known = known or bool(one.whole[0]) or view.missing == "default"
+            if not one.whole[0] and view.missing == "refuse":
+                raise self._nobody(keys)
+            if view.missing == "refuse" or at < snapshot:
+                check_age(snapshot, at, view, zone)
+            if one.whole[0] and not expired(snapshot, at, view, zone):
+                values |= {name: column[0] for name, column in one.values.items()}
+            else:
+                values |= {name: stand_in[name] for name in one.values}
+                defaults += one.values if view.missing == "default" else []
+        if not known:
+            raise self._nobody(keys)
+        return values, snapshot, defaults
+
+    def _nobody(self, keys: Mapping[str, object]) -> UnknownEntity:
+        return UnknownEntity(f"nobody by {named(keys)}", where=f"snapshot {self.online.snapshot}")
 
     def _offline(self, view: View, keys: Mapping[str, object]) -> bool:
         """Return whether the snapshot that was materialised has a row of `keys`."""
         path = self.online.file(self._project.root, view.name)
-        if not path.is_file():
+        if view.name not in self._keys and not path.is_file():
             raise NotOnline(
                 "cannot tell whether this is an unknown entity or a lost row", where=str(path), found="no such file",
                 do="Build it with `lockstep run`.",
             )  # fmt: skip
-        rows = pl.scan_parquet(path, glob=False).filter(*(pl.col(key) == keys[key] for key in view.keys))
-        return not rows.head(1).collect().is_empty()
+        if view.name not in self._keys:  # read once: to have no row is an everyday case
+            self._keys[view.name] = pl.scan_parquet(path, glob=False).select(view.keys).collect()
+        return not self._keys[view.name].filter(*(pl.col(key) == keys[key] for key in view.keys)).is_empty()
 
 
 def named(keys: Mapping[str, object]) -> str:
@@ -202,14 +215,19 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
             "the online store holds no history: `at` is too early", expected=f"{snapshot.isoformat()} or later",
             found=at.isoformat(), do="Ask the offline store about the past.",
         )  # fmt: skip
-    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
-    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
-    if snapshot < since.astimezone(UTC):
+    if expired(snapshot, at, view, zone):
         raise NotOnline(
             "a stale snapshot", where=f"view {view.name}", found=snapshot.isoformat(),
             expected=f"one at most {view.ttl_days} days before {at.isoformat()}",
             do="Land and build newer days, then run `lockstep materialize`.",
         )  # fmt: skip
+
+
+def expired(snapshot: datetime, at: datetime, view: View, zone: str) -> bool:
+    """Tell whether the lifetime of a view's row, in calendar days of `zone` and inclusive, is over at `at`."""
+    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
+    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
+    return snapshot < since.astimezone(UTC)
 
 
 def close_store(store: FeatureStore) -> None:

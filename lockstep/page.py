@@ -15,9 +15,10 @@ from lockstep.ledger import scores
 from lockstep.project import project
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from matplotlib.figure import Figure
 
-__all__ = ["PLOTS", "draw", "write_page"]
+__all__ = ["PLOTS", "draw", "template", "write_page"]
 
 PLOTS = {
     "roc": ("ROC", "fpr", "tpr", True),
@@ -30,15 +31,12 @@ PLOTS = {
 
 def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     """Render the page of a run from ``artifacts/`` to `path`."""
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
     artifacts, questions = root / "artifacts", scores(root)
     models = {
         question: sorted(set(judged) & {*project(root).settings.models}) for question, judged in questions.items()
     }
     every = sorted(m for some in models.values() for m in some)
-    env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
-    html = env.get_template("page.html").render(
+    html = template("page.html").render(
         ledger=ledger,
         questions=questions,
         plots={question: [_svg(draw(artifacts, some, name)) for name in PLOTS] for question, some in models.items()},
@@ -51,6 +49,14 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
         number=lambda value: "-" if value is None else f"{value:.4f}",
     )
     write_text(html, path)
+
+
+def template(name: str) -> Template:
+    """Return a page's template, in which every value is escaped."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    env = Environment(loader=PackageLoader("lockstep", "."), autoescape=select_autoescape(default=True))
+    return env.get_template(name)
 
 
 def draw(artifacts: Path, models: list[str], name: str) -> Figure:

@@ -112,7 +112,8 @@ def _compare(lookup: LookUp) -> Parity:
             wrong.setdefault((_widest(demand).whose, difference.entity), []).append(difference)
     first = [d for differences in wrong.values() for d in differences][:_SHOWN]
     entities, spoilt = (Counter(whose for whose, _ in some) for some in (seen, wrong))
-    counts = {whose: (n - spoilt[whose], n) for whose, n in entities.items()}
+    kinds = dict.fromkeys(view.whose for view in catalogue.views)
+    counts = {whose: (entities[whose] - spoilt[whose], entities[whose]) for whose in kinds}
     return Parity(online.snapshot, counts, len(catalogue.types), tuple(first))
 
 

@@ -26,13 +26,17 @@ __all__ = ["Prediction", "Predictor"]
 
 
 class Prediction(NamedTuple):
-    """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`."""
+    """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`.
+
+    `defaulted` are the features for which there was no value, and those that were computed from such.
+    """
 
     score: float
     at: datetime
     snapshot: datetime
     days_behind: int
     features: dict[str, Any]
+    defaulted: list[str]
 
 
 class Predictor:
@@ -151,10 +155,11 @@ class Predictor:
             self._lookup.close()
         self._lookup = None
 
-    def read(self, asked: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], datetime]:
-        """Return the model's features for a request at an instant, by name and in its order, and their snapshot."""
+    def read(self, asked: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
+        """Return the model's features for a request at an instant, in its order, their snapshot, and the defaulted."""
         try:
-            values, snapshot = self.lookup().read(self.stored, self.views, {key: asked[key] for key in self.keys}, at)
+            keys = {key: asked[key] for key in self.keys}
+            values, snapshot, defaults = self.lookup().read(self.stored, self.views, keys, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
@@ -162,7 +167,9 @@ class Predictor:
             types = self.catalogue.inputs(view)
             inputs = {name: [asked[name] if name in self.request else values.get(name, at)] for name in types}
             values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
-        return {name: values[name] for name in self.features}, snapshot
+            for feature in view.features if defaults else ():
+                defaults += [feature.name] if {*feature.reads} & {*defaults} else []
+        return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
 
     def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
         """Return the score for a request, by name its `keys` and all of `request`, at an instant.
@@ -175,7 +182,7 @@ class Predictor:
             As `LookUp.read`.
         """
         at = at or self.now()
-        features, snapshot = self.read(asked, at)
+        features, snapshot, defaulted = self.read(asked, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
@@ -187,7 +194,7 @@ class Predictor:
             score = float(self.fitted.predict(preprocess.transform_row(features))[0])
         except DataError as e:
             raise NotOnline("the online store holds what cannot be a feature", where=self.whom(asked), found=e) from e
-        return Prediction(score, at, snapshot, self._days(snapshot, at), features)
+        return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
         zone = ZoneInfo(self.project.settings.zone)
@@ -206,7 +213,7 @@ class Predictor:
     def health(self) -> dict[str, Any]:
         """Return what would answer a request now; raise what the request would raise."""
         online, at = self.lookup().online, self.now()
-        _, snapshot = self.read(self.example(), at)
+        _, snapshot, _ = self.read(self.example(), at)
         return {
             "status": "ok",
             "model": self.name,

@@ -59,7 +59,7 @@ def backfill(p: Project, pieces: int = 6) -> str:
     daily = [c.table for c in contracts.values() if c.calendar == "daily"]
     first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
     chance, count = random.Random(0), 0  # noqa: S311 - any order will do
-    for view in p.objects("views", View):
+    for view in [v for v in p.objects("views", View) if not v.dropped]:
         tables = read_tables(p.root / "artifacts/clean", contracts, zone, view.source.tables)
         events = Events(view.source, tables, first, last)
         with tempfile.TemporaryDirectory() as folder:

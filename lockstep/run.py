@@ -49,7 +49,10 @@ def run(project: Project) -> Ledger:
         todo = changed(root) or pending(project)
         if not todo:
             return verdict(root, data)
-    Catalogue(project).require_services()  # a wrong definition is told before anything runs
+    catalogue = Catalogue(project)
+    catalogue.require_services()  # a wrong definition is told before anything runs
+    for line in catalogue.deprecated():
+        print(line)
     print(f"to do: {', '.join(todo)}, and what follows\nstarting Prefect", flush=True)
     _flow(project)
     with at_work(root):  # another run may have come between: its verdict is the newer one

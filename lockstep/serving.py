@@ -188,4 +188,5 @@ def _greeting(predictor: "Predictor", url: str) -> list[str]:
     except LockstepError as e:
         asked, ready = dict.fromkeys([*predictor.keys, *predictor.request], 1), f"no answer yet: {e}"
     example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{json.dumps(asked)}'"
-    return [f"serving {predictor.name} on {url}, {ready}", f"  {example}", "  stop with Ctrl-C"]
+    old = predictor.catalogue.deprecated([predictor.card["service"]])
+    return [f"serving {predictor.name} on {url}, {ready}", *old, f"  {example}", "  stop with Ctrl-C"]

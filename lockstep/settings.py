@@ -170,7 +170,10 @@ class Serve(_Frozen):
 
 
 class Shadow(_Frozen):
-    """How the challenger is compared with the model that serves, and when it is promoted; both answer `question`."""
+    """How the challenger is compared with the model that serves, and when it is promoted; both answer `question`.
+
+    `changed` are features, by their plain names, whose new version is meant to have other values.
+    """
 
     question: str
     challenger: str
@@ -178,6 +181,7 @@ class Shadow(_Frozen):
     drift: Annotated[float, Field(gt=0)]
     seed: int
     resamples: Annotated[int, Field(ge=20)]
+    changed: list[str] = []
 
 
 class Settings(_Frozen):

@@ -1,7 +1,8 @@
 """The shadow stage: the challenger beside the champion on the same test rows, and whether to promote it.
 
 First the two must be comparable: the same rows, labels and shared features, bit for bit (a feature that is off on one
-side may move no distribution much). Then: how far the scores agree, how features and scores drifted from train to test,
+side may move no distribution much). Two versions of a feature are shared as well, unless the settings say that the new
+one is meant to differ. Then: how far the scores agree, how features and scores drifted from train to test,
 and the gain with an interval over entities. A hold is a result, not a failure.
 """
 
@@ -16,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from lockstep import metrics
-from lockstep.errors import GuaranteeError, SettingsError
+from lockstep.define import VERSION
+from lockstep.errors import GuaranteeError, SettingsError, did_you_mean
 from lockstep.files import read_json, read_parquet, write_json, write_parquet, write_text
 from lockstep.model_file import open_model
 from lockstep.project import Project, project
@@ -61,7 +63,7 @@ def compare(champion: Side, challenger: Side, row: Sequence[str], settings: Shad
     Raises
     ------
     SettingsError
-        The challenger is the champion.
+        The challenger is the champion, or a feature is said to be changed of which they do not read two versions.
     GuaranteeError
         The two are not comparable: rows of one only, rows twice, other labels, or features of one name that differ.
     """
@@ -71,9 +73,9 @@ def compare(champion: Side, challenger: Side, row: Sequence[str], settings: Shad
             found=champion.name, do="Name another model as one of them.",
         )  # fmt: skip
     keys, entity = [*row, "cutoff", "part"], row[:1]
-    shared = [name for name in champion.features if name in challenger.features]
     scores = _joined(champion, challenger, keys)
-    _same_features(champion, challenger, keys, shared)
+    shared = _shared(champion, challenger, keys)
+    _same_features(shared, settings.changed, f"the rows of {champion.name} and {challenger.name}")
     of_test = pl.col("part") == "test"
     test = scores.filter(of_test)
     drift = _drift(champion, challenger, scores, settings.drift)
@@ -90,7 +92,12 @@ def compare(champion: Side, challenger: Side, row: Sequence[str], settings: Shad
             "joined": test.height,
             "entities": test.select(entity).n_unique(),
         },
-        "features": {"champion": len(champion.features), "challenger": len(challenger.features), "equal": len(shared)},
+        "features": {
+            "champion": len(champion.features),
+            "challenger": len(challenger.features),
+            "equal": sum(not pair.differ for pair in shared),
+        },
+        "versions": [pair._asdict() for pair in shared if pair.champion != pair.challenger],
         "agreement": _agreement(test),
         "drift": {
             "limit": settings.drift,
@@ -141,15 +148,57 @@ def _joined(champion: Side, challenger: Side, keys: list[str]) -> pl.DataFrame:
     return ours.join(theirs.drop("label"), on=keys).sort("cutoff", *keys)
 
 
-def _same_features(champion: Side, challenger: Side, keys: list[str], shared: list[str]) -> None:
-    """Refuse features that both read under one name and that are not bit-equal."""
-    rows = champion.rows.height
-    found = {n: k for n, k in differing(champion.rows, challenger.rows, keys, shared).items() if k}
-    if found:
-        told = ", ".join(f"{name} in {k} of {rows} rows ({100 * k / rows:.4g} %)" for name, k in found.items())
+class _Pair(NamedTuple):
+    """A feature that both read, perhaps in two versions: in how many rows it differs, and by what factor (median)."""
+
+    champion: str
+    challenger: str
+    rows: int
+    differ: int
+    factor: float | None
+
+
+def _shared(champion: Side, challenger: Side, keys: list[str]) -> list[_Pair]:
+    """Compare, row by row, the features that both read under one name, versions aside."""
+    ours, theirs = (side.rows.sort(keys) for side in (champion, challenger))
+    pairs = []
+    for a in champion.features:
+        for b in (n for n in challenger.features if VERSION.sub("", n) == VERSION.sub("", a)):
+            one, other = ours.select(*keys, pl.col(a)), theirs.select(*keys, pl.col(b).alias(a))
+            differ = differing(one, other, keys, [a])[a]
+            pairs.append(_Pair(a, b, one.height, differ, _factor(one[a], other[a]) if differ else None))
+    return pairs
+
+
+def _factor(ours: pl.Series, theirs: pl.Series) -> float | None:
+    """Return the median of theirs / ours; None where they are no numbers, or ours are all 0."""
+    if not (ours.dtype.is_numeric() and theirs.dtype.is_numeric()):
+        return None
+    factor = theirs.cast(pl.Float64) / ours.cast(pl.Float64)
+    middle = factor.filter(factor.is_finite()).median()
+    return metrics.published(middle) if isinstance(middle, float) else None
+
+
+def _same_features(pairs: list[_Pair], changed: Sequence[str], where: str) -> None:
+    """Refuse features that are not bit-equal, but for new versions that are said to be `changed`."""
+    versions = [VERSION.sub("", p.champion) for p in pairs if p.champion != p.challenger]
+    for name in changed:
+        if name not in versions:
+            raise SettingsError(
+                f"no two versions of {name!r}", where="params.yaml shadow.changed", do=did_you_mean(name, versions)
+            )
+    wrong = [
+        p for p in pairs if p.differ and (p.champion == p.challenger or VERSION.sub("", p.champion) not in changed)
+    ]
+    if wrong:
+        told = ", ".join(
+            f"{p.champion if p.champion == p.challenger else f'{p.champion} and {p.challenger}'} in {p.differ} of"
+            f" {p.rows} rows ({100 * p.differ / p.rows:.4g} %)" + (f", by a factor of {p.factor}" if p.factor else "")
+            for p in wrong
+        )
         raise GuaranteeError(
-            "features that are not the same for both", where=f"the rows of {champion.name} and {challenger.name}",
-            expected="equal bits", found=told, do="Let both read one version of the feature, or rename the new one.",
+            "features that are not the same for both", where=where, expected="equal bits", found=told,
+            do="Mend the one that is off; where a new version is meant to differ, name it in shadow.changed.",
         )  # fmt: skip
 
 

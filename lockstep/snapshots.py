@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from lockstep.agg import EVENT_DAY
+from lockstep.agg import EVENT_DAY, NEVER_NULL
 from lockstep.alone import alone
 from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
@@ -26,7 +26,8 @@ from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
 from lockstep.define import View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
-from lockstep.files import read_json, tree_hash, write_json
+from lockstep.feature_contract import broken, check_definition, check_values
+from lockstep.files import read_json, read_parquet, tree_hash, write_json, write_text
 from lockstep.fingerprint import changes, digest, kept_events, view_parts
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
@@ -49,7 +50,8 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
     Raises
     ------
     DefinitionError
-        A feature reads an unknown event column or feature, or sums something that is not an integer.
+        A feature reads an unknown event column or feature, sums something that is not an integer, or declares a range
+        or default that its type cannot have.
     """
     for name, aggregation in view.aggregations():
         aggregation.check(events, name)
@@ -69,7 +71,10 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                     )
         known.add(feature.name)
     shaped = _formulas(view, _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1)))
-    return shaped.select(f.name for f in view.features).collect_schema()
+    schema = shaped.select(f.name for f in view.features).collect_schema()
+    for feature in view.features:
+        check_definition(feature, schema[feature.name])
+    return schema
 
 
 def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
@@ -92,17 +97,19 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     ------
     DefinitionError
         A feature is infinite or not a number.
+    DataError
+        A feature is out of its range, or null where it never is.
     """
     aggregates = _aggregates(view, events.lazy(), day)
     rows = entities.lazy().join(aggregates, on=view.keys, how="left", maintain_order="left")
-    zero = [f for f, a in view.aggregations() if a.kind in ("count", "sum", "distinct")]
+    zero = [f for f, a in view.aggregations() if a.kind in NEVER_NULL]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
     stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
     try:
         frame = _finished(view, rows.with_columns(stamps))
     except pl.exceptions.InvalidOperationError as e:
         raise _does_not_fit(view, day, e) from e
-    refuse_nan(frame, f"view {view.name}, snapshot {day}")
+    _check(view, day, frame)
     return frame
 
 
@@ -135,9 +142,11 @@ def snapshots(
             for day in some:  # one of them
                 yield from together([day])
             return
+        suspect = broken(rows, view.features)
         for day, height, end in zip(some, heights, np.cumsum(heights), strict=True):
             frame = rows.slice(int(end) - height, height)
-            refuse_nan(frame, f"view {view.name}, snapshot {day}")
+            if suspect:
+                _check(view, day, frame)
             yield day, frame
 
     step = max(1, TOGETHER // max(1, seen.height))
@@ -171,15 +180,8 @@ def _does_not_fit(view: View, day: date, error: Exception) -> DefinitionError:
     )  # fmt: skip
 
 
-def refuse_nan(frame: pl.DataFrame, where: str) -> None:
-    """Raise DefinitionError naming the first feature that is infinite or not a number, and how often."""
-    floats = [c for c, t in frame.schema.items() if t.is_float()]
-    for name, bad in frame.select((~pl.col(floats).is_finite()).sum()).row(0, named=True).items() if floats else []:
-        if bad:
-            raise DefinitionError(
-                f"feature {name!r} is infinite or not a number", where=where, expected="numbers or nulls",
-                found=f"{bad} of {frame.height} rows", do="Divide with ratio(): it gives null where the divisor is 0.",
-            )  # fmt: skip
+def _check(view: View, day: date, frame: pl.DataFrame) -> None:
+    check_values(frame, view.features, view.keys, f"view {view.name}, snapshot {day}")
 
 
 def _aggregates(view: View, events: pl.LazyFrame, day: date) -> pl.LazyFrame:
@@ -213,6 +215,7 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
     out.mkdir(parents=True, exist_ok=True)
     kept = {day: found for day, key in keys.items() if (found := cache.find(day, key))}
     missing = [day for day in keys if day not in kept]
+    _judge_kept(view, kept, cache.folder / "judged")
 
     def copy(day: date) -> None:  # a copy: DVC may link and protect its outputs
         shutil.copyfile(kept[day].path, out / f"{day}.parquet")
@@ -226,6 +229,15 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
         done.result()
     cache.sweep(kept.values())
     return Built(view, kept, missing)
+
+
+def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
+    """Judge the days that were kept, where ranges and nulls are declared otherwise than when they were computed."""
+    said = "\n".join(f"{f.name} {f.bounds} {f.never_null}" for f in view.features)
+    if not file.is_file() or file.read_text(encoding="utf-8") != said:
+        for day, k in kept.items():
+            _check(view, day, read_parquet(k.path))
+    write_text(said, file)
 
 
 def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple[date, pl.DataFrame]]:
@@ -247,7 +259,7 @@ def build_all(p: Project) -> None:
 
 def _build_all(p: Project) -> None:
     zone, contracts = p.settings.clock, load_contracts(p.folder("contracts"))
-    views = p.objects("views", View)
+    views = [v for v in p.objects("views", View) if not v.dropped]
     schemas = {v.name: feature_schema(v, event_schema(v.source, contracts, zone)) for v in views}
     landings = read_landings(p.root / "landings.csv")
     first, last = snapshot_days(landings, [c.table for c in contracts.values() if c.calendar == "daily"])

@@ -134,6 +134,62 @@ def test_an_entity_is_seen_from_its_first_landing_even_when_its_row_is_deleted_l
     assert seen.rows() == [(1, date(2017, 3, 1)), (2, date(2017, 3, 3))]
 
 
+@source(event_time="at", key="id", causal=True)
+def halves(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """Visits with a key that no raw table carries."""
+    return visits.with_columns((pl.col("cents") > 20).alias("large").cast(pl.String))
+
+
+@pytest.mark.parametrize(
+    ("more", "pairs"),
+    [
+        pytest.param([], [(1, "false"), (1, "true"), (2, "true")], id="settled"),
+        pytest.param(
+            [(3, 2, 3, 30, 4, True), (2, 1, 2, 21, 5, False), (5, 3, 1, 1, 5, False)],
+            [(1, "false"), (1, "true"), (2, "true"), (3, "false")],
+            id="deleted-corrected-late",
+        ),
+    ],
+)
+def test_an_entity_that_no_table_carries_whole_is_seen_from_its_first_event_and_for_good(contract, more, pairs):
+    events = Events(halves, {"visits": table(contract, [*ON_TIME, *more])}, FIRST, LAST)
+    assert events.short == (not more)
+    assert events.entities(["who", "large"], date(2017, 3, 4)).rows() == [(1, "false"), (2, "true")]
+    assert events.entities(["who", "large"], LAST).rows() == pairs
+
+    class ByDefinition(Events):
+        short = False
+
+    alone = ByDefinition(halves, events.tables, FIRST, LAST)
+    for n in range(2, 7):
+        day = date(2017, 3, n)
+        assert alone.entities(["who", "large"], day).equals(events.entities(["who", "large"], day))
+
+
+def test_events_of_tables_without_event_times_are_derived_once_for_days_that_know_the_same(contract, tmp_path):
+    text = "table: offers\nversion: 1\nowner: tests\nevent_time: null\nkey: [id]\ncalendar: irregular\n"
+    text += "lateness: {days: null, then: flag}\ncolumns:\n  id: {type: int64}\n  start: {type: date}\n"
+    (tmp_path / "offers.yaml").write_text(text)
+    rows = pl.DataFrame(
+        [(1, date(2017, 3, 3), None, False, date(2017, 3, 1)), (2, date(2017, 3, 9), None, False, date(2017, 3, 4))],
+        schema={
+            "id": pl.Int64, "start": pl.Date, "_received_at": INSTANT, "_deleted": pl.Boolean, "_landing_day": pl.Date
+        },
+        orient="row",
+    )  # fmt: skip
+    calls = []
+
+    @source(event_time="start", key="id")
+    def offers(offers: pl.LazyFrame) -> pl.LazyFrame:
+        calls.append(1)
+        return offers
+
+    events = Events(offers, {"offers": Table(load_contracts(tmp_path)["offers"], rows, ZONE)}, FIRST, LAST)
+    found = {n: events.known(date(2017, 3, n))["id"].to_list() for n in (2, 3, 4, 5, 6)}
+    assert found == {2: [1], 3: [1], 4: [1], 5: [1, 2], 6: [1, 2]}  # announced ahead: known before they start
+    assert len(calls) == 2
+
+
 def test_a_source_of_an_unknown_table_or_key_is_refused_with_the_nearest_name(contract):
     @source(event_time="at", key="id")
     def a(visit: pl.LazyFrame) -> pl.LazyFrame:

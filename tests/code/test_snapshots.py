@@ -105,6 +105,62 @@ def test_where_counts_only_the_events_that_meet_it():
     assert computed(features, rows, date(2017, 3, 13), [1]).select("n", "s").row(0) == (1, 7)
 
 
+OFFERED = pl.Schema({"who": pl.Int64, "id": pl.Int64, "cents": pl.Int64, "start": pl.Date, "end": pl.Date})
+march = st.dates(date(2017, 3, 1), date(2017, 3, 20))
+offered = st.lists(
+    st.tuples(
+        st.integers(1, 2), st.integers(0, 9), st.none() | st.integers(-9, 9), st.none() | march, st.none() | march
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(offered, march)
+def test_an_interval_counts_from_its_first_day_to_its_last_both_included(rows, day):
+    events = pl.DataFrame(rows, schema=OFFERED, orient="row").with_columns(pl.col("start").alias(EVENT_DAY))
+    kinds = ["count", "sum", "mean", "std", "min", "max", "distinct"]
+    features = [Feature(k, agg.Aggregation(k, "cents", during=("start", "end"))) for k in kinds]
+    features.append(Feature("under_way", agg.count(during=("start", "end"))))
+    who = pl.DataFrame({"who": [1, 2]})
+    got = snapshot(view(*features), events.sort("start", "id"), who, day, ZONE)
+    for row in got.iter_rows(named=True):
+        mine = [r for r in rows if r[0] == row["who"] and r[3] is not None and r[3] <= day]
+        mine = [r[2] for r in mine if r[4] is None or day <= r[4]]
+        assert row["under_way"] == len(mine)
+        for kind in kinds:
+            assert row[kind] == oracle.aggregate(kind, [v for v in mine if v is not None])
+
+
+def test_what_is_announced_for_later_is_in_no_window_and_in_no_lifetime():
+    rows = pl.DataFrame(
+        {"who": [1, 1], "id": [1, 2], EVENT_DAY: [date(2017, 3, 12), date(2017, 3, 13)]}  # known on the 13th
+    )
+    features = [Feature("all", agg.count()), Feature("week", agg.count(days=7)), Feature("day", agg.last("id"))]
+    got = snapshot(view(*features), rows, pl.DataFrame({"who": [1]}), date(2017, 3, 13), ZONE)
+    assert got.select("all", "week", "day").row(0) == (1, 1, 1)
+
+
+def test_an_interval_without_dates_or_beside_a_window_is_refused():
+    with pytest.raises(DefinitionError, match=r"two windows in count\(days=7, during=.*not both"):
+        agg.count(days=7, during=("start", "end"))
+    schema = pl.Schema({**OFFERED, EVENT_DAY: pl.Date, "until": INSTANT})
+    with pytest.raises(DefinitionError, match=r"other than days in feature x: expected until as Date, found Datetime"):
+        feature_schema(view(Feature("x", agg.count(during=("start", "until")))), schema)
+    with pytest.raises(DefinitionError, match=r"unknown event column 'ends' in feature x. Did you mean 'end'"):
+        feature_schema(view(Feature("x", agg.count(during=("start", "ends")))), schema)
+
+
+def test_a_view_of_a_key_that_no_event_has_is_refused_with_the_nearest_name():
+    wrong = View("v", [Entity("shopper", "whom")], VISITS, [Feature("n", agg.count())], ttl_days=1)
+    with pytest.raises(
+        DefinitionError, match=r"no key 'whom' in the events in view v, source visits. Did you mean 'who'"
+    ):
+        feature_schema(wrong, pl.Schema({**SCHEMA, EVENT_DAY: pl.Date}))
+    with pytest.raises(DefinitionError, match=r"entities without keys of their own in view v"):
+        View("v", [SHOPPER, SHOPPER], VISITS, [Feature("n", agg.count())], ttl_days=1)
+
+
 def test_a_formula_reads_the_features_before_it():
     rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 1, tzinfo=UTC), "cents": 500, "shop": "a"}]
     features = [Feature("c", agg.sum("cents")), Feature("d", ratio("c", 100)), Feature("e", pl.col("d") * 2)]

@@ -1,0 +1,101 @@
+"""What a feature promises of its values: finite, within its range, null only where it may be.
+
+The contract follows from the definition: the type from the schema of the events, the null rule from the aggregation,
+the range as declared. It shapes no value, so another range judges what is there and computes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+
+from lockstep.define import Feature
+from lockstep.errors import DataError, DefinitionError, LockstepError
+
+__all__ = ["broken", "check_definition", "check_values"]
+
+
+class _Rule(NamedTuple):
+    """One thing that may be wrong with a feature: the rows where it is, and how to say it."""
+
+    feature: Feature
+    what: str
+    expected: str
+    bad: pl.Expr
+    do: str
+    error: type[LockstepError] = DataError
+
+
+def check_values(
+    frame: pl.DataFrame, features: Iterable[Feature], keys: Sequence[str], where: str, *, nulls: bool = True
+) -> None:
+    """Judge the values of `features` in a frame; without `nulls`, let a null pass anywhere.
+
+    Raises
+    ------
+    DefinitionError
+        A feature is infinite or not a number.
+    DataError
+        A feature is out of its range, or null where it never is: named with the rows and the first of them.
+    """
+    for rule, count in _broken(frame, features, nulls=nulls):
+        name = rule.feature.name
+        first = frame.filter(rule.bad).sort(keys).select(*keys, name).row(0, named=True)
+        value, who = first.pop(name), ", ".join(f"{key} {value}" for key, value in first.items())
+        raise rule.error(
+            f"feature {name!r} is {rule.what}", where=where, expected=rule.expected,
+            found=f"{value} for {who}, {count} of {frame.height} rows", do=rule.do,
+        )  # fmt: skip
+
+
+def broken(frame: pl.DataFrame, features: Iterable[Feature]) -> bool:
+    """Tell whether any feature breaks its contract: one pass over the frame."""
+    return bool(_broken(frame, features))
+
+
+def _broken(frame: pl.DataFrame, features: Iterable[Feature], *, nulls: bool = True) -> list[tuple[_Rule, int]]:
+    rules = [rule for f in features for rule in _rules(f, frame.schema[f.name], nulls=nulls)]
+    counts = frame.select(rule.bad.sum().alias(str(n)) for n, rule in enumerate(rules)).row(0) if rules else ()
+    return [(rule, count) for rule, count in zip(rules, counts, strict=True) if count]
+
+
+def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rule]:
+    value, (low, high) = pl.col(feature.name), feature.bounds
+    if kind.is_float():
+        yield _Rule(
+            feature, "infinite or not a number", "numbers or nulls", ~value.is_finite(),
+            "Divide with ratio(): it gives null where the divisor is 0.", DefinitionError,
+        )  # fmt: skip
+    if nulls and feature.never_null:
+        yield _Rule(feature, "null", "a value", value.is_null(), "Mend what it is computed from, or allow it.")
+    beyond = [value < low] if low is not None else []
+    beyond += [value > high] if high is not None else []
+    for bad in beyond:
+        ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
+        yield _Rule(feature, "out of its range", ends, bad, "Mend what it is computed from, or its `range`.")
+
+
+_PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}
+
+
+def check_definition(feature: Feature, kind: pl.DataType) -> None:
+    """Raise DefinitionError for a range or a default that a feature of this type cannot have."""
+    low, high = feature.bounds
+    if not kind.is_numeric() and (low, high) != (None, None):
+        raise DefinitionError("a range of what is no number", where=f"feature {feature.name}", found=str(kind))
+    value = feature.default
+    if value is ... or value is None:
+        return
+    plain = int if kind.is_integer() else _PLAIN.get(type(kind))
+    if type(value) is not plain or (isinstance(value, datetime) and value.tzinfo is None):
+        raise DefinitionError(
+            "a default of another type", where=f"feature {feature.name}", expected=str(kind), found=repr(value),
+            do=f"Write it as a Python {plain.__name__ if plain else 'None'}.",
+        )  # fmt: skip
+    if kind.is_numeric() and not ((low is None or value >= low) and (high is None or value <= high)):  # type: ignore[operator]
+        raise DefinitionError(
+            "a default out of the range", where=f"feature {feature.name}", expected=f"{low} to {high}", found=value
+        )
