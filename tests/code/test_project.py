@@ -39,7 +39,7 @@ def test_the_code_dependencies_of_every_stage_are_its_import_closure():
 
 
 def test_the_clock_of_request_time_features_is_the_declared_zone():
-    assert project(ROOT).load("on_demand")[0].ZONE == project(ROOT).settings.zone
+    assert project(ROOT).settings.zone == project(ROOT).load("on_demand")[0].ZONE
 
 
 def test_every_stage_depends_on_the_lock():
