@@ -29,7 +29,7 @@ from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
 from lockstep.fingerprint import kept_events
-from lockstep.landings import read_landings, snapshot_days
+from lockstep.landings import read_landings, snapshot_days, sources
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
 from lockstep.snapshots import HASHES
@@ -258,6 +258,7 @@ def build(p: Project, name: str) -> None:
             "question": name,
             "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
             "all": _total(asked),
+            "sources": sources(read_landings(p.root / "landings.csv")),
             "hashes": {
                 "code": closure_hash(p, "lockstep.dataset"),
                 "clean": tree_hash(clean),

@@ -18,6 +18,7 @@ import polars as pl
 from lockstep.files import file_hash, read_json, read_parquet, write_text
 from lockstep.project import Project
 from lockstep.psi import profile, psi
+from lockstep.vectors import without_vectors
 
 __all__ = ["PAGE", "drift_report", "psi_decile", "render", "report_pending", "write_report"]
 
@@ -42,7 +43,7 @@ def write_report(project: Project) -> Path:
         summary, scores = read_json(built / "shadow/shadow.json"), read_parquet(built / "shadow/scores.parquet")
         asked = built / "dataset" / summary["question"]
         keys = [*read_json(asked / "columns.json")["keys"], "cutoff", "part"]
-        rows = read_parquet(asked / "training.parquet").drop("label").join(scores, on=keys)
+        rows = without_vectors(read_parquet(asked / "training.parquet")).drop("label").join(scores, on=keys)
         drift = pl.read_csv(built / "shadow/drift.csv")
         write_text(render(summary, drift, rows.sort("cutoff", *keys)), project.root / PAGE)
         write_text(file_hash(built / "shadow/shadow.json"), project.root / _SHOWN)

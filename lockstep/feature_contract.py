@@ -14,6 +14,7 @@ import polars as pl
 
 from lockstep.define import Feature
 from lockstep.errors import DataError, DefinitionError, LockstepError
+from lockstep.vectors import is_finite, width
 
 __all__ = ["broken", "check_definition", "check_values"]
 
@@ -64,9 +65,9 @@ def _broken(frame: pl.DataFrame, features: Iterable[Feature], *, nulls: bool = T
 
 def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rule]:
     value, (low, high) = pl.col(feature.name), feature.bounds
-    if kind.is_float():
+    if kind.is_float() or width(kind):
         yield _Rule(
-            feature, "infinite or not a number", "numbers or nulls", ~value.is_finite(),
+            feature, "infinite or not a number", "numbers or nulls", ~is_finite(feature.name, kind),
             "Divide with ratio(): it gives null where the divisor is 0.", DefinitionError,
         )  # fmt: skip
     if nulls and feature.never_null:

@@ -24,6 +24,7 @@ from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project
 from lockstep.snapshots import snapshot
 from lockstep.stage import progress
+from lockstep.vectors import bits
 
 __all__ = ["cut", "leakage", "spoil"]
 
@@ -45,7 +46,8 @@ def leakage(p: Project, days: int = 6) -> str:
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             for way, events in history.ways(view.source, day):
-                expected = snapshot(view, events.known(day), events.entities(view.keys, day), day, history.zone)
+                entities = events.entities(view.keys, day)
+                expected = snapshot(view, events.known(view.as_of(day)), entities, day, history.zone)
                 _same(published, expected, [*view.keys], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
     for one in sets:
@@ -199,7 +201,7 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             found=f"{have.height} rows", do="See docs/semantics.md: population and snapshot read known rows alone.",
         )  # fmt: skip
     for name in (c for c in expected.columns if c not in keys):
-        a, b = _bits(have[name]), _bits(expected[name])
+        a, b = bits(have[name]), bits(expected[name])
         if a.dtype != b.dtype or (wrong := a.ne_missing(b)).any():
             row = int(wrong.arg_max() or 0) if a.dtype == b.dtype else 0
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
@@ -208,7 +210,3 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
                 found=have[name][row],
                 do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip
-
-
-def _bits(values: pl.Series) -> pl.Series:
-    return values.reinterpret(dtype=pl.Int64) if values.dtype == pl.Float64 else values

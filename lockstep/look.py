@@ -36,8 +36,7 @@ def known(table: str, day: str | date) -> pl.DataFrame:
 def features(view: str, day: str | date) -> pl.DataFrame:
     """Return a view's snapshot of `day`: one row an entity ever seen, every feature as it was known at its start."""
     folder = project().root / "artifacts/features"
-    versions = sorted(folder.glob("*/v*"), key=lambda v: int(v.name.removeprefix("v")))
-    views = {v.parent.name: v for v in versions}  # the newest version wins
+    views = {v.parent.name + f"_{v.name}".removesuffix("_v1"): v for v in folder.glob("*/v*")}
     _one_of("view", view, views)
     days = {file.stem: file for file in views[view].glob("*.parquet")}
     _one_of("day", str(_day(day)), days)

@@ -25,6 +25,7 @@ from lockstep.project import Project, project
 from lockstep.psi import profile, psi, quantiles
 from lockstep.settings import Shadow
 from lockstep.stage import stage
+from lockstep.vectors import without_vectors
 
 __all__ = ["Comparison", "Side", "compare", "decide", "differing", "main", "write"]
 
@@ -303,7 +304,8 @@ def _side(here: Project, name: str, rows: pl.DataFrame, keys: list[str]) -> Side
     predicted = read_parquet(built / "evaluate" / name / "predictions.parquet").with_columns(part=pl.lit("test"))
     columns = [*keys, "label", "score"]
     scores = pl.concat([scored.select(columns), predicted.select(columns)])
-    return Side(name, card["hashes"]["model"], features, rows.select(*keys, *features), scores)
+    plain = without_vectors(rows.select(*keys, *features))
+    return Side(name, card["hashes"]["model"], plain.columns[len(keys) :], plain, scores)
 
 
 def main() -> None:
