@@ -105,7 +105,7 @@ def next_days(folder):
 )
 def test_a_training_set_that_was_joined_or_labelled_wrongly_is_caught(built_slice, copy, change, said):
     folder = copy(built_slice)
-    spoilt(folder, "dataset/training.parquet", change(folder))
+    spoilt(folder, "dataset/lapse/training.parquet", change(folder))
     done = lockstep(folder, "prove", "leakage", "--days", "1")
     assert done.returncode == 1
     assert said in done.stderr
