@@ -191,7 +191,7 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             row = int(wrong.arg_max() or 0) if a.dtype == b.dtype else 0
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
             raise GuaranteeError(
-                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
-                found=have[name][row],
+                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected.row(row, named=True)[name],
+                found=have.row(row, named=True)[name],
                 do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip
