@@ -53,6 +53,7 @@ class Turn(NamedTuple):
     """One peer in one round."""
 
     seconds: float
+    cpu: float
     peak: int | None
     verdict: str
 
@@ -97,10 +98,10 @@ def _turn(call: Call, verdict: str) -> Turn:
     """Prepare, time the work, and judge: in the peer's process."""
     prepare, arguments = call
     work = pkgutil.resolve_name(prepare)(*arguments)
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     found = work()
-    seconds = time.perf_counter() - start
-    return Turn(seconds, _peak(), pkgutil.resolve_name(verdict)(found, *arguments))
+    spent = time.perf_counter() - start, time.process_time() - cpu
+    return Turn(*spent, _peak(), pkgutil.resolve_name(verdict)(found, *arguments))
 
 
 def _peak() -> int | None:
@@ -116,12 +117,17 @@ def _peak() -> int | None:
 def _table(turns: Mapping[str, list[Turn]], said: Mapping[str, str]) -> Iterator[str]:
     ours = next(iter(turns.values()))
     width = max(map(len, turns))
-    yield f"  {'':{width}}  {'seconds':22}  {'times Lockstep, paired':22}  {'peak MB':>7}  answer"
+    clocks = (f"{clock:22}  {'times Lockstep, paired':22}" for clock in ("seconds", "CPU seconds"))
+    yield f"  {'':{width}}  {'  '.join(clocks)}  {'peak MB':>7}  answer"
     for peer, taken in turns.items():
-        seconds = _spread([t.seconds for t in taken], 3)
-        ratio = _spread([t.seconds / o.seconds for t, o in zip(taken, ours, strict=True)], 2)
-        ratio = "1" if taken is ours else ratio
-        yield f"  {peer:{width}}  {seconds:22}  {ratio:22}  {taken[-1].peak or '-':>7}  {said[peer]}"
+        times = (_times([t[n] for t in taken], [t[n] for t in ours]) for n in (0, 1))
+        yield f"  {peer:{width}}  {'  '.join(times)}  {taken[-1].peak or '-':>7}  {said[peer]}"
+
+
+def _times(taken: list[float], ours: list[float]) -> str:
+    """Return times and how many times ours they are, round by round."""
+    ratio = "1" if taken == ours else _spread([t / o for t, o in zip(taken, ours, strict=True)], 3)
+    return f"{_spread(taken, 3):22}  {ratio:22}"
 
 
 def _spread(values: list[float], digits: int) -> str:

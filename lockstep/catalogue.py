@@ -60,7 +60,7 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
         "services": services,
         "models": models,
         "questions": [q.name for q in project.objects("labels", Question)] if models else [],
-        "formulas": [f.name for f in catalogue.features.values() if name in f.reads],
+        "formulas": [f.name for f in catalogue.defined.values() if name in f.reads],
     }
 
 

@@ -8,6 +8,7 @@ compute the same day write the same file.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ import polars as pl
 
 from lockstep.clock import days
 from lockstep.errors import DataError
-from lockstep.files import file_hash, read_json, write_json, write_parquet
+from lockstep.files import file_hash, read_json, write_parquet, write_text
 
 __all__ = ["DayCache", "Hashes", "Kept", "day_keys"]
 
@@ -36,11 +37,12 @@ class Hashes:
 
     def of(self, file: Path) -> str:
         """Return the md5 of a file; raise FileNotFoundError where there is none."""
-        *known, digest = self._known.get(str(file.absolute()), [None])
+        name = str(file.absolute())
+        *known, digest = self._known.get(name, [None])
         look = _look(file)  # before the bytes are read: a file that is replaced meanwhile is looked at again next time
         if known != look:
             digest = file_hash(file)
-        self._used[str(file.absolute())] = [*look, digest]
+        self._used[name] = [*look, digest]
         return str(digest)
 
     def note(self, file: Path, digest: str) -> str:
@@ -49,9 +51,9 @@ class Hashes:
         return digest
 
     def save(self) -> None:
-        """Keep what is known of files that still exist until the next time."""
-        known = {**self._known, **self._used}
-        write_json({name: entry for name, entry in known.items() if Path(name).is_file()}, self._path)
+        """Keep what is known of the files that were used, and of others that still exist, until the next time."""
+        others = {n: entry for n, entry in self._known.items() if n not in self._used and Path(n).is_file()}
+        write_text(json.dumps({**others, **self._used}), self._path)
 
 
 def _look(file: Path) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -45,7 +45,7 @@ def event_schema(source: Source, contracts: Mapping[str, Contract], zone: Zone) 
             raise DefinitionError(
                 f"unknown table {name!r}", where=f"source {source.name}", do=did_you_mean(name, contracts)
             )
-    empty = {name: pl.LazyFrame(schema=contracts[name].schema()) for name in source.tables}
+    empty = {name: pl.LazyFrame(schema=contracts[name].clean_schema()) for name in source.tables}
     try:
         return _ordered(source, source(empty), zone).collect_schema()
     except pl.exceptions.ColumnNotFoundError as e:
@@ -227,15 +227,22 @@ class Events:
         """Prove on the last of `some` that its events follow from its rows; False where rows did not land on their day.
 
         The last day has the longest past to look back on. It is proven before anything is kept: what a false claim
-        leaves in the cache would not be looked at again.
+        leaves in the cache would not be looked at again. The rows before it are taken as they landed, without sorting
+        out their versions: only where they give other events is it asked whether they have any.
         """
         one = some[-1]
         together, alone = self._derive_days(some), self._derive_days([one])
         if together is None or alone is None:
             return False
-        defined = self.derived(one + timedelta(days=1)).filter(pl.col(EVENT_DAY) == one)
+        moving = {n: t for n, t in self.tables.items() if not t.is_dimension}
+        rows = {n: t.scan().filter(pl.col(LANDED) <= one) for n, t in moving.items()}
+        every = self._without_gaps(rows).filter(pl.col(EVENT_DAY) == one).collect()
+        if together[one].equals(every) and alone[one].equals(every):
+            return True
+        if not all(t.is_settled(self.first, self.source.key) for t in moving.values()):
+            return False
         for short in (together[one], alone[one]):
-            self._prove("within_day", one, short, defined.select(short.columns))
+            self._prove("within_day", one, short, every)
         return True
 
     def _derive_days(self, some: list[date]) -> dict[date, pl.DataFrame] | None:
@@ -243,9 +250,7 @@ class Events:
         rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
         if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
             return None
-        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
-        derived = self.source.derive(**still, **{n: r.lazy() for n, r in rows.items()})
-        events = _ordered(self.source, derived, self.zone).collect()
+        events = self._without_gaps({n: r.lazy() for n, r in rows.items()}).collect()
         parts = {day: part for (day,), part in events.partition_by(EVENT_DAY, as_dict=True).items()}
         if strange := sorted(set(parts) - set(some), key=str):
             raise DefinitionError(
@@ -253,6 +258,11 @@ class Events:
                 expected=f"events from {some[0]} to {some[-1]}", found=strange[0], do="Remove within_day=True.",
             )  # fmt: skip
         return {day: parts.get(day, events.clear()) for day in some}
+
+    def _without_gaps(self, rows: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
+        """Return the events of some rows of tables with event times, in order, with EVENT_DAY."""
+        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
+        return _ordered(self.source, self.source.derive(**still, **rows), self.zone)
 
     def _keys(self, hashes: Hashes, landed: list[date]) -> dict[date, str]:
         """Return the key of each day: the code, all rows of dimensions, and the rows that landed on it."""

@@ -52,7 +52,7 @@ class Catalogue:
         for view in self.on_demand:
             self.schemas[view.name] = self._on_demand_schema(view)
         own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
-        self.features: dict[str, Feature] = {f.name: f for features in own for f in features}
+        self.defined: dict[str, Feature] = {f.name: f for features in own for f in features}
         self.types: dict[str, pl.DataType] = {}
         for name, schema in self.schemas.items():
             for feature, kind in schema.items():
@@ -88,30 +88,36 @@ class Catalogue:
         return {key: kind for key, (kind, _) in found.items()}
 
     def require_services(self) -> None:
-        """Raise SettingsError for a model that reads a service which nobody defined."""
-        known = [s.name for s in self.services]
-        for name, model in self.project.settings.models.items():
-            if model.service not in known:
-                raise SettingsError(
-                    f"no service {model.service!r}", where=f"models.{name}.service of params.yaml",
-                    do=did_you_mean(model.service, known),
-                )  # fmt: skip
+        """Raise SettingsError for a question that names a service which nobody defined."""
+        for about in self.project.settings.questions.values():
+            self.read_by(about.dataset.services)
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""
         stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
         return {**stored, **view.request}
 
-    def refs(self) -> list[str]:
-        """Return Feast's references of every feature that some service reads, in the order of the definitions."""
-        wanted = {f for s in self.services for f in s.features}
-        return [f"{view}:{f}" for view, schema in self.schemas.items() for f in schema if f in wanted]
+    def read_by(self, services: Iterable[str]) -> list[str]:
+        """Return every feature that one of some services reads, in the order of the definitions."""
+        known = {s.name: s.features for s in self.services}
+        for name in services:
+            if name not in known:
+                raise SettingsError(f"no service {name!r}", where="params.yaml", do=did_you_mean(name, known))
+        wanted = {f for name in services for f in known[name]}
+        return [f for schema in self.schemas.values() for f in schema if f in wanted]
 
-    def flags(self) -> list[str]:
-        """Return Feast's references of what tells, for every view of which something is read, where it has a row."""
-        read = {f for s in self.services for f in s.features}
-        read |= {n for v in self.on_demand if any(f.name in read for f in v.features) for n in self.inputs(v)}
-        return [f"{v.name}:{v.known}" for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
+    def refs(self, features: Iterable[str]) -> list[str]:
+        """Return Feast's references of features."""
+        return [f"{view}:{f}" for f in features for view, schema in self.schemas.items() if f in schema]
+
+    def demands(self, features: Iterable[str]) -> list[OnDemandView]:
+        """Return the on-demand views that give any of some features."""
+        return [v for v in self.on_demand if not {*features}.isdisjoint(self.schemas[v.name])]
+
+    def flags(self, features: Iterable[str]) -> list[str]:
+        """Return what tells, for every view that some features are read or computed from, where it has a row."""
+        read = {*features} | {name for view in self.demands(features) for name in self.inputs(view)}
+        return [v.known for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
 
     def settle(self, frame: pl.DataFrame, keys: list[str], where: str) -> pl.DataFrame:
         """Do in a joined frame what views say of rows that are not there, and judge what came of it.
@@ -135,7 +141,7 @@ class Catalogue:
                 frame = view.fill(frame.lazy()).collect()
         absent = {f.name for v in self.views if v.missing == "null" for f in v.features}
         for nulls in (True, False):
-            judged = [f for n, f in self.features.items() if n in frame.columns and (n not in absent) == nulls]
+            judged = [f for n, f in self.defined.items() if n in frame.columns and (n not in absent) == nulls]
             check_values(frame, judged, keys, where, nulls=nulls)
         return frame
 
@@ -224,7 +230,7 @@ def _view(catalogue: Catalogue, view: View, entities: list[Any]) -> Any:
         entities=entities,
         ttl=timedelta(days=view.ttl_days),
         schema=_fields(
-            {**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, catalogue.features
+            {**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, catalogue.defined
         ),
         source=FileSource(
             name=f"{view.name}_snapshots",

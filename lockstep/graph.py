@@ -6,21 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lockstep.errors import LockstepError, SettingsError, UserError
+from lockstep.errors import DataError, LockstepError, UserError
 from lockstep.stage import QUIET
 
 __all__ = [
     "StageBusy",
     "StageFailed",
     "changed",
-    "models_of",
     "needed",
-    "require_models",
+    "require_built",
     "run_stage",
     "stages",
 ]
@@ -79,6 +78,15 @@ def changed(root: Path) -> list[str]:
     with _repo(root) as repo:
         found = [name for name in repo.status() if not name.endswith(".dvc")]
         return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
+
+
+def require_built(root: Path, *stages: str) -> None:
+    """Raise DataError where one of `stages` would run: its outputs are not of the present data and definitions."""
+    if stale := sorted(set(stages) & set(changed(root))):
+        raise DataError(
+            "artifacts are not those of the present data and definitions", where=f"stage {', '.join(stale)}",
+            do="Build them with `lockstep run`.",
+        )  # fmt: skip
 
 
 @contextmanager
@@ -152,16 +160,3 @@ def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
         if "exited with" in line:
             code = int(line.rsplit(" ", 1)[-1].strip("'\".") or code)
     raise StageFailed(stage, reason or f"stage {stage} failed: {' '.join(lines[-3:])}", code)
-
-
-def models_of(root: Path) -> list[str]:
-    """Return the models of the graph: the cells of the stage `evaluate`."""
-    return sorted(name.removeprefix("evaluate@") for name in stages(root) if name.startswith("evaluate@"))
-
-
-def require_models(root: Path, models: Iterable[str]) -> None:
-    """Raise SettingsError for a model of ``params.yaml`` that the matrix of ``dvc.yaml`` lacks, or the other way."""
-    cells, named = set(models_of(root)), set(models)
-    for model in sorted(cells ^ named):
-        lacking = "the matrix of train and evaluate in dvc.yaml" if model in named else "models in params.yaml"
-        raise SettingsError(f"model {model!r} is missing", where=lacking, do="Add it there, or remove it elsewhere.")

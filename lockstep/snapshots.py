@@ -64,13 +64,13 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                 do=did_you_mean(key, events),
             )  # fmt: skip
     known = {*view.keys, *([FITTED_AT] if isinstance(view, FittedView) else [])}
+    every = [f.name for f in view.features]
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
                 if name not in known:
-                    raise DefinitionError(
-                        f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
-                    )
+                    later = f"Move {name} before {feature.name}." if name in every else did_you_mean(name, known)
+                    raise DefinitionError(f"unknown feature {name!r}", where=f"feature {feature.name}", do=later)
         known.add(feature.name)
     if isinstance(view, FittedView):
         values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
@@ -255,13 +255,14 @@ def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
 def _computed(
     view: View, events: Events, missing: list[date], kept: Mapping[date, Kept]
 ) -> Iterator[tuple[date, pl.DataFrame]]:
-    """Yield each missing day with its snapshot."""
+    """Yield each missing day with its snapshot: one alone by the definition, which costs less than a timeline."""
     if not missing:
         return
     if isinstance(view, FittedView):
         yield from _refitted(view, events, missing, kept)
         return
-    if events.short and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
+    many = len(missing) > 1 and events.short
+    if many and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
         yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
         return
     for day in missing:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -265,6 +266,31 @@ def test_a_source_that_claims_to_follow_from_a_day_and_does_not_is_refused(contr
         DefinitionError, match=r"not within_day in source first_of_all, known on .*Remove within_day=True"
     ):
         Events(first_of_all, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST)
+
+
+@pytest.mark.parametrize(
+    ("again", "short"),
+    [
+        pytest.param(None, True, id="every line on its day"),
+        pytest.param((1, 2, 4, 9, 4, False), False, id="a line corrected onto a later day"),
+    ],
+)
+def test_what_only_the_versions_of_rows_explain_is_no_false_claim(contract, again, short):
+    @source(event_time="at", key="who", within_day=True)
+    def baskets(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.group_by("who").agg(pl.col("at").min(), pl.col("cents").sum())
+
+    lines = replace(contract, key=("who", "id"))  # line `id` of basket `who`
+    rows = [(1, 1, 1, 10, 1, False), (1, 2, 2, 20, 2, False), (1, 3, 4, 30, 4, False), *([again] if again else [])]
+    events = Events(baskets, {"visits": table(lines, rows)}, FIRST, LAST)
+    assert events.short is short
+    for n in range(2, 7):
+        assert_frame_equal(events.known(date(2017, 3, n)), events.derived(date(2017, 3, n)), check_column_order=False)
+
+
+def test_an_honest_claim_is_proven_without_sorting_out_the_versions_of_all_rows(contract, monkeypatch):
+    monkeypatch.setattr(Table, "known", lambda *_: pytest.fail("all rows were read and sorted"))
+    assert Events(bought, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST).height == 4
 
 
 def test_a_false_claim_is_refused_however_few_days_are_derived_at_once_and_leaves_nothing_behind(
