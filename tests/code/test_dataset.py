@@ -15,9 +15,8 @@ END = date(2018, 1, 1)
 
 
 def weekly(last="2017-12-04", train_until="2017-08-21", test_from="2017-09-18"):
-    return Dataset(
-        cutoffs=Cutoffs(first="2017-04-03", last=last, every_days=7), train_until=train_until, test_from=test_from
-    )
+    cutoffs = Cutoffs(first="2017-04-03", last=last, every_days=7)
+    return Dataset(services=["rfm"], cutoffs=cutoffs, train_until=train_until, test_from=test_from)
 
 
 def test_the_split_is_by_time_with_an_embargo_and_each_part_has_its_knowledge_day():
@@ -59,15 +58,14 @@ class Known:
         )
 
 
-def asked(label):
-
-    question = project(ROOT).objects("labels", Question)[0]
+def asked(**functions):
+    question = next(q for q in project(ROOT).objects("labels", Question) if q.name == "lapse")
     part = parts(weekly(), 28, END)[0]._replace(cutoffs=[date(2017, 4, 3)])
-    return ask(replace(question, label=label), Known(), part, project(ROOT).settings.clock)
+    return ask(replace(question, **functions), Known(), part, project(ROOT).settings.clock)
 
 
 def test_every_household_of_the_population_is_asked_once_and_answered():
-    rows = asked(project(ROOT).load("labels")[0].lapsed)
+    rows = asked()
     assert rows.select("household_id", "label").rows() == [(1, 1), (2, 1), (3, 0)]
 
 
@@ -85,4 +83,17 @@ def test_a_label_that_does_not_answer_0_or_1_once_for_each_is_refused(label):
     with pytest.raises(
         DataError, match=r"does not answer 0 or 1 once for each of the population in lapse on 2017-04-03"
     ):
-        asked(label)
+        asked(label=label)
+
+
+@pytest.mark.parametrize(
+    ("population", "said"),
+    [
+        (lambda e, _: pl.concat([e, e]), r"a row twice, .* in lapse on 2017-04-03: found \{'household_id': 1,"),
+        (lambda e, _: e.with_columns(pl.lit(None, pl.Int64).alias("household_id")), r"without a key .*: None,"),
+        (lambda e, _: e.clear(), r"nobody to ask in train in lapse"),
+    ],
+)
+def test_a_population_of_nobody_or_of_somebody_without_a_key_or_twice_is_refused(population, said):
+    with pytest.raises(DataError, match=said):
+        asked(population=population)
