@@ -41,7 +41,7 @@ def write_report(project: Project) -> Path:
     if report_pending(project):
         built = project.root / "artifacts"
         summary, scores = read_json(built / "shadow/shadow.json"), read_parquet(built / "shadow/scores.parquet")
-        asked = built / "dataset" / project.settings.shadow.question
+        asked = built / "dataset" / summary["question"]
         keys = [*read_json(asked / "columns.json")["keys"], "cutoff", "part"]
         rows = without_vectors(read_parquet(asked / "training.parquet")).drop("label").join(scores, on=keys)
         drift = pl.read_csv(built / "shadow/drift.csv")

@@ -82,6 +82,7 @@ def compare(champion: Side, challenger: Side, row: Sequence[str], settings: Shad
     drift = _drift(champion, challenger, scores, settings.drift)
     sides, difference = _outcome(test, entity, settings)
     summary = {
+        "question": settings.question,
         **decide(champion.name, challenger.name, difference, settings.minimum_gain),
         "champion": {"model": champion.name, "version": champion.version, **sides["champion"]},
         "challenger": {"model": challenger.name, "version": challenger.version, **sides["challenger"]},

@@ -59,7 +59,7 @@ def test_an_aggregate_keyed_by_calendar_month_makes_the_model_look_better_and_is
     with (folder / "features/sources.py").open("a", encoding="utf-8") as handle:
         handle.write(MONTHLY)
     shutil.rmtree(folder / "state/days")
-    for module, *words in (["snapshots"], ["dataset"], ["train", "full"], ["evaluate", "full"]):
+    for module, *words in (["snapshots"], ["dataset", "lapse"], ["train", "full"], ["evaluate", "full"]):
         done = lockstep(folder, *words, module=f"lockstep.{module}")
         assert done.returncode == 0, done.stderr  # the guard looked at July
     assert auc(folder) > auc(built_slice) + 0.005
@@ -105,7 +105,7 @@ def next_days(folder):
 )
 def test_a_training_set_that_was_joined_or_labelled_wrongly_is_caught(built_slice, copy, change, said):
     folder = copy(built_slice)
-    spoilt(folder, "dataset/training.parquet", change(folder))
+    spoilt(folder, "dataset/lapse/training.parquet", change(folder))
     done = lockstep(folder, "prove", "leakage", "--days", "1")
     assert done.returncode == 1
     assert said in done.stderr
