@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from lockstep.agg import Aggregation
-from lockstep.define import Feature, OnDemandView, Question, View
+from lockstep.define import Feature, FittedView, OnDemandView, Question, View
 from lockstep.errors import UserError, did_you_mean
 from lockstep.feast_objects import Catalogue
 from lockstep.files import write_text
@@ -51,7 +51,7 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
         "missing": stored.missing if stored else None,
         "default": _default(stored, feature) if stored else None,
         "window": _window(feature.value),
-        "computed": repr(feature.value) if isinstance(feature.value, Aggregation) else str(feature.value),
+        "computed": _computed(view, feature.value),
         "tables": list(dict.fromkeys(t for v in sources for t in v.source.tables)),
         "owner": feature.owner or view.owner,
         "description": feature.description,
@@ -60,7 +60,7 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
         "services": services,
         "models": models,
         "questions": [q.name for q in project.objects("labels", Question)] if models else [],
-        "formulas": [f.name for f in catalogue.features.values() if name in f.reads],
+        "formulas": [f.name for f in catalogue.defined.values() if name in f.reads],
     }
 
 
@@ -73,7 +73,15 @@ def _default(view: View, feature: Feature) -> str | None:
     return ("null" if value is None else f"{value}") if view.missing == "default" else None
 
 
-def _window(value: Aggregation | pl.Expr) -> str:
+def _computed(view: View | OnDemandView, value: Aggregation | pl.Expr | pl.DataType) -> str:
+    if isinstance(view, FittedView) and isinstance(value, pl.DataType):
+        return f"{view.fit.__name__}(), anew every {view.every}"
+    return repr(value) if isinstance(value, Aggregation) else str(value)
+
+
+def _window(value: Aggregation | pl.Expr | pl.DataType) -> str:
+    if isinstance(value, pl.DataType):
+        return "fit"
     if not isinstance(value, Aggregation):
         return "formula"
     if value.during:

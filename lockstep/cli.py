@@ -152,10 +152,14 @@ def dataset(
     """Write the training set as it would have been built on a day, whatever has landed since."""
     from lockstep.dataset import as_known
     from lockstep.files import file_hash, write_parquet
+    from lockstep.graph import require_built
     from lockstep.project import project
+    from lockstep.run import at_work
 
-    day, path = _day("--known", known), to / "training.parquet"
-    frame = as_known(project(), day)
+    day, path, here = _day("--known", known), to / "training.parquet", project()
+    with at_work(here.root):
+        require_built(here.root, "validate", "features")  # of what is gone or old, Feast would give the day before
+        frame = as_known(here, day)
     write_parquet(frame, path)
     print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
 

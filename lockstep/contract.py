@@ -109,6 +109,10 @@ class Contract:
         """Return the columns of a raw partition in order, the two landing columns last."""
         return {c.name: c.dtype for c in (*self.columns.values(), *LANDING_COLUMNS)}
 
+    def clean_schema(self) -> dict[str, pl.DataType]:
+        """Return the columns of a clean row in order: those of a raw one, whether it came late, when it landed."""
+        return {**self.schema(), "_late": pl.Boolean(), "_landing_day": pl.Date()}
+
     @property
     def row_rules(self) -> tuple[Rule, ...]:
         """Return the rules that a single row can break: all but the types, which `check_schema` judges."""

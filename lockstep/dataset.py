@@ -28,7 +28,7 @@ from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
 from lockstep.fingerprint import kept_events
-from lockstep.landings import read_landings, snapshot_days
+from lockstep.landings import read_landings, snapshot_days, sources
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
 from lockstep.snapshots import HASHES
@@ -133,19 +133,20 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
                 expected=str(INSTANT), found=str(kind), do="A question about cut-offs has their instant alone.",
             )  # fmt: skip
     asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
+    wanted = [r.split(":")[1] for r in catalogue.refs()]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
-        refs = list(dict.fromkeys([*catalogue.refs(), *catalogue.flags()]))
+        refs = list(dict.fromkeys([*catalogue.refs(), *catalogue.flags(wanted)]))
         joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=refs).to_arrow())
-    wanted = [r.split(":")[1] for r in refs]
-    frame = joined.select(*rows.columns, *wanted).cast({n: catalogue.types[n] for n in wanted})
+    found = [r.split(":")[1] for r in refs]
+    frame = joined.select(*rows.columns, *found).cast({n: catalogue.types[n] for n in found})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
             found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
         )  # fmt: skip
     frame = catalogue.settle(frame, [k for k in catalogue.key_types if k in rows.columns], "the training set")
-    return frame.select(*rows.columns, *(r.split(":")[1] for r in catalogue.refs()))
+    return frame.select(*rows.columns, *wanted)
 
 
 def as_known(p: Project, day: date) -> pl.DataFrame:
@@ -192,6 +193,7 @@ def build(p: Project) -> None:
             "services": {
                 s.name: {"features": {f: str(catalogue.types[f]) for f in s.features}} for s in catalogue.services
             },
+            "sources": sources(read_landings(p.root / "landings.csv")),
             "hashes": {
                 "code": closure_hash(p, "lockstep.dataset"),
                 "clean": tree_hash(clean),

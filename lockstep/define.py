@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
@@ -21,6 +21,7 @@ from lockstep.exact import check_exact, check_row_level, renamed
 __all__ = [
     "Entity",
     "Feature",
+    "FittedView",
     "OnDemandView",
     "Question",
     "Service",
@@ -29,7 +30,10 @@ __all__ = [
     "source",
 ]
 
-RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label"}
+FITTED_AT = "fitted_at"
+"""The column from which a formula of a FittedView reads the instant of the fit: the version of its values."""
+
+RESERVED = {"event_timestamp", "created", "event_day", "cutoff", "part", "label", FITTED_AT}
 """Names of columns that stand beside features."""
 
 GAP = "gap"
@@ -119,6 +123,8 @@ def source(
 class Feature:
     """A named value: an aggregation of events, or a Polars formula over features that stand before it.
 
+    Of a FittedView, whose values come out of a fit, `value` is a type such as ``pl.Array(pl.Float64, 8)``.
+
     Parameters
     ----------
     range
@@ -134,7 +140,7 @@ class Feature:
     """
 
     name: str
-    value: Aggregation | pl.Expr
+    value: Aggregation | pl.Expr | pl.DataType
     description: str = ""
     range: tuple[float | None, float | None] = (None, None)
     nullable: bool | None = None
@@ -203,6 +209,8 @@ class View:
     deprecated: str = ""
     dropped: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    holds: ClassVar[type] = Aggregation
+    """What a feature's value is, if it is no formula."""
 
     def __post_init__(self) -> None:
         _keyed(self.entities, f"view {self.name}")
@@ -213,6 +221,17 @@ class View:
             raise DefinitionError(
                 "ttl below the grid", where=f"view {self.name}", expected=">= 1 day", found=self.ttl_days
             )
+        for feature in self.features:
+            if not isinstance(feature.value, self.holds | pl.Expr):
+                raise DefinitionError(
+                    "a value of another kind of view", where=f"feature {feature.name} of view {self.name}",
+                    expected=f"{self.holds.__name__} or a formula", found=repr(feature.value),
+                    do="A View holds aggregations, a FittedView types: pl.Int64(), pl.Array(pl.Float64, 8).",
+                )  # fmt: skip
+
+    def as_of(self, day: date) -> date:
+        """Return the day whose known rows give the values of snapshot `day`."""
+        return day
 
     def _versioned(self) -> None:
         """Give the names of a version above 1 their ending, in formulas as well."""
@@ -299,6 +318,53 @@ class View:
     def formulas(self) -> list[tuple[str, pl.Expr]]:
         """Return the features that are formulas over others."""
         return [(f.name, f.value) for f in self.features if isinstance(f.value, pl.Expr)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FittedView(View):
+    """Stored features that come out of a fit, such as a vector per key; fitted anew every so often, on the past alone.
+
+    A snapshot holds the fit of what was known at the start of its period, so late rows count from the next fit on. It
+    has a row for every entity ever seen, with nulls where the fit has none.
+
+    Parameters
+    ----------
+    fit
+        ``(events known on the day, day) -> keys and features``: a pure function, a row for each of their entities.
+        It gives the same bits on any machine and number of threads, or it rounds to what it can keep. Without any
+        events it is not called.
+    every
+        The period, in Polars' words: ``1mo`` begins on the first day of a month, ``1w`` on a Monday.
+    """
+
+    fit: Callable[[pl.DataFrame, date], pl.DataFrame]
+    every: str = "1mo"
+    holds: ClassVar[type] = pl.DataType
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not inspect.isfunction(self.fit):
+            raise DefinitionError("not a function", where=f"fit of view {self.name}", found=repr(self.fit))
+        try:
+            self.as_of(date(2000, 1, 1))
+        except pl.exceptions.PolarsError as e:
+            raise DefinitionError(
+                "not a period", where=f"view {self.name}, every", expected="such as '1mo' or '1w'",
+                found=repr(self.every), do=str(e).splitlines()[0],
+            ) from None  # fmt: skip
+
+    def as_of(self, day: date) -> date:
+        """Return the day of the fit that snapshot `day` holds: the first of its period."""
+        first: date = pl.Series([day]).dt.truncate(self.every).item()
+        return first
+
+    def fitted(self) -> dict[str, pl.DataType]:
+        """Return the features that come out of the fit, with their types."""
+        return {f.name: f.value for f in self.features if isinstance(f.value, pl.DataType)}
+
+    def refit(self, known: pl.DataFrame, day: date) -> pl.DataFrame:
+        """Return what the fit gives, under the names of this version."""
+        return self.fit(known, day).rename({n.removesuffix(self._ending): n for n in self.fitted()}, strict=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -424,7 +490,9 @@ def _unique(names: list[str], where: str) -> None:
             raise DefinitionError(f"feature {name!r} is defined twice", where=where, do="Rename one of them.")
 
 
-def _reading(value: Aggregation | pl.Expr, names: Mapping[str, str]) -> Aggregation | pl.Expr:
+def _reading(
+    value: Aggregation | pl.Expr | pl.DataType, names: Mapping[str, str]
+) -> Aggregation | pl.Expr | pl.DataType:
     return renamed(value, names) if isinstance(value, pl.Expr) else value
 
 

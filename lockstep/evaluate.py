@@ -161,7 +161,11 @@ def curves(predictions: pl.DataFrame) -> dict[str, pl.DataFrame]:
 
 
 def card(
-    trained: Mapping[str, Any], found: Evaluation, baselines: Mapping[str, Any], hashes: Mapping[str, Any]
+    trained: Mapping[str, Any],
+    found: Evaluation,
+    baselines: Mapping[str, Any],
+    hashes: Mapping[str, Any],
+    sources: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the model card: what shaped the model, by content, and how it did.
 
@@ -173,11 +177,14 @@ def card(
         The content of ``baselines.json``.
     hashes
         Content hashes by what they are of; `trained` adds those of the fitted files.
+    sources
+        By table, where its raw rows came from (``delta 12``), of tables that tell.
     """
     chosen = ("model", "service", "estimator", "preprocess", "features", "seed", "params", "chosen_by", "fitted")
     return {
         **{key: trained[key] for key in chosen},
         "hashes": dict(sorted({**hashes, **trained["hashes"]}.items())),
+        "sources": dict(sources),
         "metrics": found.metrics,
         "baselines": {name: {**scores, "gain": found.gains[name]} for name, scores in baselines.items()},
         "slices": found.slices,
@@ -239,7 +246,8 @@ def main() -> None:
         read_parquet(built / "baselines/scores.parquet"),
     )
     baselines = read_json(built / "baselines/baselines.json")
-    write(found, card(trained, found, baselines, _hashes(here, about, name)), built / "evaluate" / name)
+    made = card(trained, found, baselines, _hashes(here, about, name), about["sources"])
+    write(found, made, built / "evaluate" / name)
     m = found.metrics
     print(f"{name}: test AUC {m['auc']} [{m['auc_low']}, {m['auc_high']}], {m['rows']} rows")
 

@@ -45,7 +45,7 @@ def event_schema(source: Source, contracts: Mapping[str, Contract], zone: Zone) 
             raise DefinitionError(
                 f"unknown table {name!r}", where=f"source {source.name}", do=did_you_mean(name, contracts)
             )
-    empty = {name: pl.LazyFrame(schema=contracts[name].schema()) for name in source.tables}
+    empty = {name: pl.LazyFrame(schema=contracts[name].clean_schema()) for name in source.tables}
     try:
         return _ordered(source, source(empty), zone).collect_schema()
     except pl.exceptions.ColumnNotFoundError as e:
@@ -99,6 +99,7 @@ class Events:
         self.source, self.tables, self.first, self.last = source, {t: tables[t] for t in source.tables}, first, last
         self.zone = next(iter(self.tables.values())).zone
         self._cache, self._code = cache, code
+        self._seen: dict[tuple[str, ...], pl.DataFrame] = {}
         self._landed: tuple[date, ...] = ()
 
     @cached_property
@@ -148,6 +149,11 @@ class Events:
 
         One that no raw table carries whole is told by the day of its first event: only where the source is `short`.
         """
+        if tuple(keys) not in self._seen:
+            self._seen[tuple(keys)] = self._first_seen(keys)
+        return self._seen[tuple(keys)]
+
+    def _first_seen(self, keys: Sequence[str]) -> pl.DataFrame:
         having = self._having(keys)
         if not having:
             return _first_seen([self._all.lazy().rename({EVENT_DAY: "_seen"})], keys)

@@ -52,7 +52,7 @@ class Catalogue:
         for view in self.on_demand:
             self.schemas[view.name] = self._on_demand_schema(view)
         own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
-        self.features: dict[str, Feature] = {f.name: f for features in own for f in features}
+        self.defined: dict[str, Feature] = {f.name: f for features in own for f in features}
         self.types: dict[str, pl.DataType] = {}
         for name, schema in self.schemas.items():
             for feature, kind in schema.items():
@@ -107,9 +107,9 @@ class Catalogue:
         wanted = {f for s in self.services for f in s.features}
         return [f"{view}:{f}" for view, schema in self.schemas.items() for f in schema if f in wanted]
 
-    def flags(self) -> list[str]:
-        """Return Feast's references of what tells, for every view of which something is read, where it has a row."""
-        read = {f for s in self.services for f in s.features}
+    def flags(self, wanted: Iterable[str]) -> list[str]:
+        """Return Feast's references of what tells, for every view of which something is wanted, where it has a row."""
+        read = {*wanted}
         read |= {n for v in self.on_demand if any(f.name in read for f in v.features) for n in self.inputs(v)}
         return [f"{v.name}:{v.known}" for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
 
@@ -135,7 +135,7 @@ class Catalogue:
                 frame = view.fill(frame.lazy()).collect()
         absent = {f.name for v in self.views if v.missing == "null" for f in v.features}
         for nulls in (True, False):
-            judged = [f for n, f in self.features.items() if n in frame.columns and (n not in absent) == nulls]
+            judged = [f for n, f in self.defined.items() if n in frame.columns and (n not in absent) == nulls]
             check_values(frame, judged, keys, where, nulls=nulls)
         return frame
 
@@ -224,7 +224,7 @@ def _view(catalogue: Catalogue, view: View, entities: list[Any]) -> Any:
         entities=entities,
         ttl=timedelta(days=view.ttl_days),
         schema=_fields(
-            {**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, catalogue.features
+            {**{k: catalogue.key_types[k] for k in view.keys}, **catalogue.schemas[view.name]}, catalogue.defined
         ),
         source=FileSource(
             name=f"{view.name}_snapshots",
@@ -274,7 +274,7 @@ def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | 
     from feast import Field
     from feast import types as feast
 
-    kinds = {
+    kinds: dict[Any, Any] = {
         pl.Int64(): feast.Int64,
         pl.Int32(): feast.Int32,
         pl.Float64(): feast.Float64,
@@ -283,6 +283,8 @@ def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | 
         INSTANT: feast.UnixTimestamp,
     }
     for name, kind in types.items():
+        if isinstance(kind, pl.Array) and kind.inner in kinds and len(kind.shape) == 1:
+            kinds[kind] = feast.Array(kinds[kind.inner])  # of any length: Feast knows no other
         if kind not in kinds:
             raise DefinitionError(
                 "a type that Feast cannot hold", where=f"feature {name}",

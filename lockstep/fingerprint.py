@@ -20,7 +20,7 @@ import polars as pl
 from lockstep.agg import Aggregation
 from lockstep.closure import closure, closure_hash
 from lockstep.day_cache import DayCache, Hashes
-from lockstep.define import Source, View
+from lockstep.define import FittedView, Source, View
 from lockstep.events import Events
 from lockstep.exact import is_row_level
 from lockstep.files import file_hash
@@ -33,6 +33,11 @@ __all__ = ["changes", "digest", "kept_events", "source_parts", "view_parts"]
 def view_parts(p: Project, view: View) -> dict[str, str]:
     """Return what shapes a view's snapshots besides the rows: by name a hash or the thing itself."""
     features = {f"feature {f.name}": _value(p, f.value) for f in view.features}
+    if isinstance(view, FittedView):  # which may use any library
+        features |= {
+            "the fit": f"{view.every} {_code(p, view.fit)}",
+            "the lock": file_hash(p.root / "requirements.lock"),
+        }
     return {
         "the order of features": " ".join(f.name for f in view.features),
         **{f"entity {e.name}": e.key for e in view.entities},
@@ -72,10 +77,12 @@ def kept_events(
     return Events(source, tables, first, last, cache=cache, code=digest(source_parts(p, source)))
 
 
-def _value(p: Project, value: Aggregation | pl.Expr) -> str:
+def _value(p: Project, value: Aggregation | pl.Expr | pl.DataType) -> str:
     """Return a feature's value as text."""
     if isinstance(value, pl.Expr):
         return digest({"formula": value.meta.serialize(format="json")})
+    if isinstance(value, pl.DataType):
+        return digest({"fitted": str(value)})
     said = {f.name: getattr(value, f.name) for f in fields(value)}
     if value.where is not None:
         said["where"] = value.where.meta.serialize(format="json")

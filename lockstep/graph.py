@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lockstep.errors import LockstepError, SettingsError, UserError
+from lockstep.errors import DataError, LockstepError, SettingsError, UserError
 from lockstep.stage import QUIET
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "changed",
     "models_of",
     "needed",
+    "require_built",
     "require_models",
     "run_stage",
     "stages",
@@ -79,6 +80,15 @@ def changed(root: Path) -> list[str]:
     with _repo(root) as repo:
         found = [name for name in repo.status() if not name.endswith(".dvc")]
         return sorted(name.split(":")[-1] for name in found)  # from elsewhere: path/to/dvc.yaml:stage
+
+
+def require_built(root: Path, *stages: str) -> None:
+    """Raise DataError where one of `stages` would run: its outputs are not of the present data and definitions."""
+    if stale := sorted(set(stages) & set(changed(root))):
+        raise DataError(
+            "artifacts are not those of the present data and definitions", where=f"stage {', '.join(stale)}",
+            do="Build them with `lockstep run`.",
+        )  # fmt: skip
 
 
 @contextmanager

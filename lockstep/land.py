@@ -18,7 +18,10 @@ from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partit
 __all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
 
 Raw = Callable[[str], pl.DataFrame]
-"""Gives the raw rows of a table, with ``_landing_day`` (Date): the project's `landing` module has one."""
+"""Gives the raw rows of a table, with ``_landing_day`` (Date): the project's `landing` module has one.
+
+A column ``_source``, of one text such as ``delta 12``, is no row's content: it is noted beside what is sealed.
+"""
 
 
 class SourceEnds(UserError):
@@ -56,16 +59,18 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     missing = {x for x in ledger if x.byte_hash != EMPTY and not (root / "data" / x.path).is_file()}
     if start > until and not missing:
         return []
-    tables = {table: _judged(_raw(raw, contract), contract) for table, contract in sorted(contracts.items())}
+    raws = {table: _raw(raw, contract) for table, contract in sorted(contracts.items())}
+    tables = {table: _judged(rows.drop("_source", strict=False), contracts[table]) for table, rows in raws.items()}
     _check_calendar(tables, start, until)
     new: list[Landing] = []
     for table, contract in sorted(contracts.items()):
         sealed = {line.landing_day: line for line in ledger if line.table == table}
+        source = _source(raws[table], table)
         rows = tables[table].partition_by("_landing_day", as_dict=True, include_key=False)
         parts = {key[0]: part for key, part in rows.items()}
         _check_past(contract, parts, sealed, start)
         for day in [x.landing_day for x in missing if x.table == table] + list(days(start, until)):
-            line = _write(beside, contract, day, parts.get(day))
+            line = _write(beside, contract, day, parts.get(day), source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
             elif line is not None:
@@ -144,17 +149,29 @@ def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return rows.select("_landing_day", *contract.schema())
 
 
-def _write(beside: Path, contract: Contract, day: date, rows: pl.DataFrame | None) -> Landing | None:
+def _source(rows: pl.DataFrame, table: str) -> str:
+    """Return where the rows of a table came from, as their column ``_source`` tells; nothing where it has none."""
+    told = rows["_source"].unique().to_list() if "_source" in rows.columns else [""]
+    if len(told) != 1 or not isinstance(told[0], str) or not told[0].isprintable():
+        raise DataError(
+            "a source that cannot be noted", where=f"column _source of {table}",
+            expected="one text on one line, the same in every row", found=told[:3], do="See the landing module.",
+        )  # fmt: skip
+    return told[0]
+
+
+def _write(beside: Path, contract: Contract, day: date, rows: pl.DataFrame | None, source: str) -> Landing | None:
     """Write one partition, sorted by all of its columns; return its line, None where nothing is to be sealed."""
     if rows is None or rows.is_empty():
         if contract.calendar == "daily":
-            return Landing(contract.table, day, 0, EMPTY, EMPTY, contract.version)
+            return Landing(contract.table, day, 0, EMPTY, EMPTY, contract.version, source)
         return None
     ordered = [*contract.key, *(c for c in rows.columns if c not in contract.key)]
     rows = rows.sort(ordered, nulls_last=True)
     path = beside / partition(contract.table, day)
     write_parquet(rows, path)
-    return Landing(contract.table, day, rows.height, file_hash(path), content_hash(rows), contract.version)
+    hashes = file_hash(path), content_hash(rows)
+    return Landing(contract.table, day, rows.height, *hashes, contract.version, source)
 
 
 def _same_as_sealed(line: Landing | None, sealed: Landing) -> None:

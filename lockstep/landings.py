@@ -31,6 +31,7 @@ __all__ = [
     "partition",
     "read_landings",
     "snapshot_days",
+    "sources",
     "write_landings",
 ]
 
@@ -47,11 +48,16 @@ class Landing(NamedTuple):
     byte_hash: str
     content_hash: str
     contract_version: int
+    source: str = ""
+    """Where the rows came from, such as ``delta 12``, where the landing module tells."""
 
     @property
     def path(self) -> str:
         """Return the partition's path below ``data/``."""
         return partition(self.table, self.landing_day)
+
+
+_HEADERS = (",".join(Landing._fields[:-1]), ",".join(Landing._fields))
 
 
 def partition(table: str, landing_day: date) -> str:
@@ -73,8 +79,8 @@ def read_landings(path: Path) -> list[Landing]:
     Raises
     ------
     DataError
-        A line that is not ``table,landing_day,rows,byte_hash,content_hash,contract_version``, or a table whose days
-        are repeated or out of order.
+        A line that is not ``table,landing_day,rows,byte_hash,content_hash,contract_version``, with ``,source`` behind
+        where a table has told one, or a table whose days are repeated or out of order.
     """
     if not path.exists():
         return []
@@ -82,13 +88,15 @@ def read_landings(path: Path) -> list[Landing]:
     last: dict[str, date] = {}
     with path.open(encoding="utf-8", newline="") as handle:
         reader = csv.reader(handle)
-        if (header := next(reader, [])) != list(Landing._fields):
-            raise DataError("bad header", where=path.name, expected=",".join(Landing._fields), found=",".join(header))
+        if (header := ",".join(next(reader, []))) not in _HEADERS:
+            raise DataError("bad header", where=path.name, expected=_HEADERS[0], found=header)
         for number, row in enumerate(reader, start=2):
             where = f"{path.name} line {number}"
             try:
-                table, day, rows, byte_hash, content, version = row
-                line = Landing(table, parse_day(day), int(rows), byte_hash, content, int(version))
+                table, day, rows, byte_hash, content, version, *source = row
+                if len(row) != header.count(",") + 1:
+                    raise ValueError(f"{len(row)} columns")
+                line = Landing(table, parse_day(day), int(rows), byte_hash, content, int(version), *source)
             except ValueError as e:
                 raise DataError("bad line", where=where, found=str(e), do="Restore the file from git.") from None
             if table in last and line.landing_day <= last[table]:
@@ -103,11 +111,20 @@ def read_landings(path: Path) -> list[Landing]:
 
 def write_landings(landings: Iterable[Landing], path: Path) -> None:
     """Write the ledger; only `lockstep land` does."""
-    text = io.StringIO()
+    text, lines = io.StringIO(), list(landings)
+    columns = len(Landing._fields) - (not any(line.source for line in lines))
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Landing._fields)
-    writer.writerows(landings)
+    writer.writerows(line[:columns] for line in (Landing._fields, *lines))
     write_text(text.getvalue(), path)
+
+
+def sources(landings: Iterable[Landing]) -> dict[str, list[str]]:
+    """Return, of each table that tells, where its rows came from, in the order of landing."""
+    found: dict[str, dict[str, None]] = {}
+    for line in landings:
+        if line.source:
+            found.setdefault(line.table, {})[line.source] = None
+    return {table: list(told) for table, told in sorted(found.items())}
 
 
 def snapshot_days(landings: Iterable[Landing], daily: Iterable[str]) -> tuple[date, date]:
@@ -185,6 +202,8 @@ def _check_prefix(root: Path) -> None:
         return
     before = shown.stdout.decode().splitlines()
     now = (root / "landings.csv").read_text(encoding="utf-8").splitlines() if (root / "landings.csv").exists() else []
+    if before[:1] == [_HEADERS[0]] and now[:1] == [_HEADERS[1]]:  # the first source was told: old lines have none
+        before = [_HEADERS[1], *(f"{line}," for line in before[1:])]
     for number, line in enumerate(before, start=1):
         if len(now) < number or now[number - 1] != line:
             raise DataError(

@@ -47,7 +47,8 @@ def leakage(p: Project, days: int = 6) -> str:
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             for way, events in history.ways(view.source, day):
-                expected = snapshot(view, events.known(day), events.entities(view.keys, day), day, history.zone)
+                entities = events.entities(view.keys, day)
+                expected = snapshot(view, events.known(view.as_of(day)), entities, day, history.zone)
                 _same(published, expected, [*view.keys], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
     _training_reads_its_snapshots(p, rows, views, question)
@@ -196,4 +197,6 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
 
 
 def _bits(values: pl.Series) -> pl.Series:
+    if isinstance(values.dtype, pl.Array) and values.dtype.inner == pl.Float64:
+        return values.arr.to_list().list.eval(pl.element().reinterpret(dtype=pl.Int64))
     return values.reinterpret(dtype=pl.Int64) if values.dtype == pl.Float64 else values

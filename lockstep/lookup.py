@@ -225,8 +225,8 @@ def check_age(snapshot: datetime, at: datetime, view: View, zone: str) -> None:
 
 def expired(snapshot: datetime, at: datetime, view: View, zone: str) -> bool:
     """Tell whether the lifetime of a view's row, in calendar days of `zone` and inclusive, is over at `at`."""
-    # Python subtracts days on the wall clock, and fold=0 is the rule of `polars_join.expiry` for clocks that change.
-    since = (at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)).replace(fold=0)
+    # Python subtracts days on the wall clock and takes the first of two: the rule of `polars_join.expiry`.
+    since = at.astimezone(ZoneInfo(zone)) - timedelta(days=view.ttl_days)
     return snapshot < since.astimezone(UTC)
 
 

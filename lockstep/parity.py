@@ -50,7 +50,10 @@ class Parity:
 
     def text(self) -> str:
         """Return one line for a verdict."""
-        of = ", ".join(f"{equal:,} of {all_:,} {whose}s" for whose, (equal, all_) in self.counts.items())
+        many = {
+            whose: (whose.removesuffix("y") + "ie" if whose.endswith("y") else whose) + "s" for whose in self.counts
+        }
+        of = ", ".join(f"{equal:,} of {all_:,} {many[whose]}" for whose, (equal, all_) in self.counts.items())
         return f"{of} equal online and offline in {self.features} features, snapshot {self.snapshot}"
 
     def require(self) -> None:
@@ -164,7 +167,11 @@ def same_bits(a: object, b: object) -> bool:
 
     >>> same_bits(0.0, -0.0), same_bits(1, 1.0), same_bits(None, float("nan")), same_bits(float("nan"), float("nan"))
     (False, False, False, True)
+    >>> same_bits([1.0, 0.0], [1.0, 0.0]), same_bits([0.0], [-0.0]), same_bits([1.0], [1.0, 1.0]), same_bits([], None)
+    (True, False, False, False)
     """
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(same_bits, a, b))
     if isinstance(a, float) and isinstance(b, float):
         return struct.pack("<d", a) == struct.pack("<d", b)
     return (a == b) if isinstance(a, datetime) and isinstance(b, datetime) else type(a) is type(b) and a == b

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from lockstep.errors import DataError, EnvironmentFault, UserError, did_you_mean
 
-__all__ = ["DeltaTable"]
+__all__ = ["DeltaTable", "read_delta"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class DeltaTable:
         found = str(error).split("\n", 1)[0]
         raise DataError("cannot read Delta table", where=self.where, found=found) from error
 
+    @property
+    def read_version(self) -> int:
+        """The version that is read: the one asked for, or the latest when the table was first looked at."""
+        return int(self._table.version())
+
     def exists(self) -> bool:
         """Return whether there is a Delta table under the path."""
         return bool(_library().DeltaTable.is_deltatable(self.path, self._options))
@@ -89,6 +94,38 @@ class DeltaTable:
             return _library().DeltaTable(self.path, version=self.version, storage_options=self._options)
         except (_library().exceptions.DeltaError, OSError) as error:
             self.blame(error, [])
+
+
+def read_delta(path: str, version: int | None = None, options: Mapping[str, str] | None = None) -> pl.DataFrame:
+    """Return all rows of a Delta table for a landing module, and in ``_source`` which version they are.
+
+    Parameters
+    ----------
+    path
+        Its folder; local, or ``s3://bucket/key``.
+    version
+        The version to read; None for the latest.
+    options
+        Storage options of S3, where its usual environment does not say them.
+
+    Returns
+    -------
+    DataFrame
+        The table's columns, and ``_source``: ``delta <version>`` in every row, which `lockstep land` notes in
+        ``landings.csv`` and the model card repeats. It is no content of a row: a new version of the same rows seals the
+        same bytes.
+
+    Raises
+    ------
+    DataError
+        There is no such table or version, or it cannot be read.
+    """
+    table = DeltaTable(path, options or {}, version=version)
+    source = pl.lit(f"delta {table.read_version}").alias("_source")
+    try:
+        return table.scan().with_columns(source).collect()
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        table.blame(error, [])
 
 
 def _library() -> Any:

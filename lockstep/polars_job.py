@@ -136,17 +136,23 @@ class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast ships no 
 
 
 def _declared(table: pa.Table, name: str, dtype: Any, view: str) -> pa.Table:
-    """Return the table with an on-demand feature in its declared type, which its values alone do not always tell."""
+    """Return the table with an on-demand feature in its declared type, which its values alone do not always tell.
+
+    Text is never read as a number nor written as one, and no digit is cut off: such a feature raises DefinitionError.
+    """
     try:
         declared = from_feast_to_pyarrow_type(dtype)
     except ValueError:  # a Feast type without an Arrow counterpart
         return table
     column = table[name]
-    if not (pa.types.is_null(column.type) or pa.types.is_primitive(column.type)):
+    plain = {pa.types.is_primitive(column.type) or pa.types.is_null(column.type), pa.types.is_primitive(declared)}
+    if plain == {False}:  # text, lists: as they came
         return table
     try:
+        if plain != {True} and not pa.types.is_null(column.type):
+            raise pa.ArrowInvalid("another kind")
         return table.set_column(table.column_names.index(name), name, column.cast(declared))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         what, found = f"on-demand feature {name} is not of its declared type", f"{column.type} ({error})"
         do = "Change the schema or the function."
-        raise DefinitionError(what, where=view, expected=declared, found=found, do=do) from error
+        raise DefinitionError(what, where=f"view {view}", expected=declared, found=found, do=do) from error

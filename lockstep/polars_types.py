@@ -116,8 +116,8 @@ def _kind(dtype: Any) -> str:
 
 
 def _plain(dtype: Any) -> Any:
-    """Return the Arrow type with 32-bit offsets, inside lists and structs too."""
-    if pa.types.is_large_list(dtype):
+    """Return the Arrow type with 32-bit offsets, a vector as a list, inside lists and structs too."""
+    if pa.types.is_large_list(dtype) or pa.types.is_fixed_size_list(dtype):
         return pa.list_(_plain(dtype.value_type))
     if pa.types.is_struct(dtype):
         return pa.struct([field.with_type(_plain(field.type)) for field in dtype])

@@ -2,7 +2,7 @@
 
 One object holds all of it: names and types of the columns, the steps for numbers, the vocabulary of each category. It
 takes a Polars frame or one row as a mapping, and both give the same bits. An unseen category never fails; a column
-that is missing, moved or of another type always does.
+that is missing, moved or of another type always does, and a vector of another width is of another type.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def _step(name: str, seed: int, rows: int) -> Any:
 class Preprocess(BaseEstimator):  # type: ignore[misc]
     """Numbers through `numeric` steps in order, categories through one encoding; numbers first in the matrix.
 
+    A vector (``pl.Array`` of floats) is as many numbers as it is wide, behind all others: null where it is null.
+
     Parameters
     ----------
     numeric
@@ -105,6 +107,7 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
             raise DataError("nothing to fit", where="preprocess", expected="rows", found="none", do="Widen the part.")
         self.features_ = {name: str(dtype) for name, dtype in frame.schema.items()}
         self.numbers_ = [name for name, dtype in frame.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
+        self.vectors_ = {name: width for name, dtype in frame.schema.items() if (width := _width(dtype))}
         self.categories_ = [name for name, dtype in frame.schema.items() if dtype == pl.String]
         self.never_null_ = [name for name in frame.columns if frame[name].null_count() == 0]
         self._check(frame)
@@ -180,9 +183,10 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
             for name in self.never_null_:
                 if values[name] is None:
                     raise _unexpected_null(name, "null")
-        numbers = np.array([[_number(name, values[name], self.features_[name]) for name in self.numbers_]])
+        row = [_number(name, values[name], self.features_[name]) for name in self.numbers_]
+        row += [x for name, width in self.vectors_.items() for x in _vector(name, values[name], width)]
         codes = [np.array([_code(name, values[name], self.vocabulary_[name])]) for name in self.categories_]
-        return np.hstack([self._stepped(numbers.reshape(1, -1)), *self._blocks(codes)])
+        return np.hstack([self._stepped(np.array([row]).reshape(1, -1)), *self._blocks(codes)])
 
     def unexpected_nulls(self, frame: pl.DataFrame) -> dict[str, int]:
         """Return the number of nulls in each column that had none when it was fitted, where there are any."""
@@ -192,7 +196,7 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
     @property
     def columns(self) -> list[str]:
         """Return the names of the matrix's columns."""
-        names = list(self.numbers_)
+        names = [*self.numbers_, *(f"{name}[{n}]" for name, width in self.vectors_.items() for n in range(width))]
         for name in self.categories_:
             values = [*self.vocabulary_[name], "<other>", "<null>"]
             names += [f"{name}={value}" for value in values] if self.categorical == "one_hot" else [name]
@@ -204,10 +208,11 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
         return x
 
     def _numbers(self, frame: pl.DataFrame) -> Matrix:
-        """Return the numeric columns, shape (n, numbers), null as NaN."""
-        if not self.numbers_:
-            return np.empty((frame.height, 0))
-        return frame.select(pl.col(self.numbers_).cast(pl.Float64)).to_numpy(writable=True)
+        """Return the numeric columns and those of vectors, shape (n, numbers), null as NaN."""
+        numbers = [pl.col(name).cast(pl.Float64) for name in self.numbers_]
+        for name, width in self.vectors_.items():
+            numbers += [pl.col(name).arr.get(n).cast(pl.Float64).alias(f"{name}[{n}]") for n in range(width)]
+        return frame.select(numbers).to_numpy(writable=True) if numbers else np.empty((frame.height, 0))
 
     def _codes(self, frame: pl.DataFrame) -> list[NDArray[np.int64]]:
         """Return the place of each value in its vocabulary, shape (n,) a category; then other, then null."""
@@ -235,8 +240,8 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
         for name, dtype in self.features_.items():
             if found.get(name) != dtype:
                 raise _column("missing column" if name not in found else "another type", name, dtype, found.get(name))
-            if name not in self.numbers_ and name not in self.categories_:
-                raise _column("type that no model takes", name, "a number or a string", dtype)
+            if name not in (*self.numbers_, *self.vectors_, *self.categories_):
+                raise _column("type that no model takes", name, "a number, a string or a vector of floats", dtype)
         if list(found) != list(self.features_):
             raise DataError(
                 "columns moved or added",
@@ -248,6 +253,26 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
         for name in frame.select(pl.col(self.numbers_) if self.numbers_ else []).columns:
             if frame[name].dtype.is_float() and (bad := frame.height - frame[name].is_finite().fill_null(True).sum()):
                 raise _column("NaN or infinity", name, "finite numbers or null", f"{bad} of {frame.height} rows")
+        for name in self.vectors_:
+            whole = frame[name].explode().is_finite()  # of a null vector one null, of a null inside of one as well
+            if bad := int((~whole).sum()) + whole.null_count() - frame[name].null_count():
+                raise _column("NaN, infinity or null inside a vector", name, "finite numbers or no vector", bad)
+
+
+def _width(dtype: pl.DataType) -> int:
+    """Return how many floats a vector of this type holds, 0 for what is no vector."""
+    if isinstance(dtype, pl.Array) and len(dtype.shape) == 1 and dtype.inner in (pl.Float64, pl.Float32):
+        return dtype.size
+    return 0
+
+
+def _vector(name: str, value: object, width: int) -> list[float]:
+    """Return the components of one vector as the frame path would, null as NaN."""
+    if value is None:
+        return [math.nan] * width
+    if not isinstance(value, list) or len(value) != width or None in value:
+        raise _column("another vector", name, f"{width} numbers", value)
+    return [_number(name, x, "Float64") for x in value]
 
 
 def _vocabulary(values: pl.Series, rare: int) -> list[str]:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,12 +24,13 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
-from lockstep.define import View
+from lockstep.define import FITTED_AT, FittedView, View
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.events import Events, event_schema, read_tables
 from lockstep.feature_contract import broken, check_definition, check_values
 from lockstep.files import read_json, read_parquet, tree_hash, write_json, write_text
 from lockstep.fingerprint import changes, digest, kept_events, view_parts
+from lockstep.fitted import fitted
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.stage import progress, stage
@@ -61,16 +63,20 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                 f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
                 do=did_you_mean(key, events),
             )  # fmt: skip
-    known = {*view.keys}
+    known = {*view.keys, *([FITTED_AT] if isinstance(view, FittedView) else [])}
+    every = [f.name for f in view.features]
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
             for name in feature.value.meta.root_names():
                 if name not in known:
-                    raise DefinitionError(
-                        f"unknown feature {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
-                    )
+                    later = f"Move {name} before {feature.name}." if name in every else did_you_mean(name, known)
+                    raise DefinitionError(f"unknown feature {name!r}", where=f"feature {feature.name}", do=later)
         known.add(feature.name)
-    shaped = _formulas(view, _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1)))
+    if isinstance(view, FittedView):
+        values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
+    else:
+        values = _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1))
+    shaped = _formulas(view, values)
     schema = shaped.select(f.name for f in view.features).collect_schema()
     for feature in view.features:
         check_definition(feature, schema[feature.name])
@@ -83,7 +89,7 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     Parameters
     ----------
     events
-        The events known on `day`, in order of time and key, with EVENT_DAY.
+        The events known on ``view.as_of(day)``, in order of time and key, with EVENT_DAY.
     entities
         Every entity ever seen by then, the view's keys, sorted: an entity without events gets an empty row.
 
@@ -100,13 +106,19 @@ def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date
     DataError
         A feature is out of its range, or null where it never is.
     """
-    aggregates = _aggregates(view, events.lazy(), day)
-    rows = entities.lazy().join(aggregates, on=view.keys, how="left", maintain_order="left")
+    if isinstance(view, FittedView):
+        return _shaped(view, fitted(view, events, view.as_of(day)).lazy(), entities, day, zone)
+    return _shaped(view, _aggregates(view, events.lazy(), day), entities, day, zone)
+
+
+def _shaped(view: View, values: pl.LazyFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
+    """Return a snapshot of the values that aggregations or a fit gave for some of the entities."""
+    rows = entities.lazy().join(values, on=view.keys, how="left", maintain_order="left")
     zero = [f for f, a in view.aggregations() if a.kind in NEVER_NULL]
     rows = rows.with_columns(pl.col(zero).fill_null(0)) if zero else rows
-    stamps = [pl.lit(instant, INSTANT).alias(name) for name, instant in zip(STAMPS, _stamps(day, zone), strict=True)]
+    stamps = dict(zip(STAMPS, _stamps(day, zone), strict=True)) | {FITTED_AT: zone.start(view.as_of(day))}
     try:
-        frame = _finished(view, rows.with_columns(stamps))
+        frame = _finished(view, rows.with_columns(pl.lit(at, INSTANT).alias(n) for n, at in stamps.items()))
     except pl.exceptions.InvalidOperationError as e:
         raise _does_not_fit(view, day, e) from e
     _check(view, day, frame)
@@ -222,7 +234,7 @@ def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache
 
     with ThreadPoolExecutor(1) as beside:  # what is there is copied while the rest is computed
         copies = [beside.submit(copy, day) for day in kept]
-        for day, frame in progress(_computed(view, events, missing), f"features {view.name}", len(missing)):
+        for day, frame in progress(_computed(view, events, missing, kept), f"features {view.name}", len(missing)):
             kept[day] = cache.keep(day, keys[day], frame)
             copies.append(beside.submit(copy, day))
     for done in copies:
@@ -240,9 +252,14 @@ def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
     write_text(said, file)
 
 
-def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple[date, pl.DataFrame]]:
+def _computed(
+    view: View, events: Events, missing: list[date], kept: Mapping[date, Kept]
+) -> Iterator[tuple[date, pl.DataFrame]]:
     """Yield each missing day with its snapshot: one alone by the definition, which costs less than a timeline."""
     if not missing:
+        return
+    if isinstance(view, FittedView):
+        yield from _refitted(view, events, missing, kept)
         return
     many = len(missing) > 1 and events.short
     if many and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
@@ -250,6 +267,18 @@ def _computed(view: View, events: Events, missing: list[date]) -> Iterator[tuple
         return
     for day in missing:
         yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
+
+
+def _refitted(
+    view: FittedView, events: Events, missing: list[date], kept: Mapping[date, Kept]
+) -> Iterator[tuple[date, pl.DataFrame]]:
+    """Yield each missing day, fitted once a period: any day of it that is kept holds the fit of all."""
+    for refit, days in groupby(missing, view.as_of):
+        same = next((k for day, k in kept.items() if view.as_of(day) == refit), None)
+        found = read_parquet(same.path) if same else fitted(view, events.known(refit), refit)
+        values = found.lazy().select(*view.keys, *view.fitted())
+        for day in days:
+            yield day, _shaped(view, values, events.entities(view.keys, day), day, events.zone)
 
 
 def build_all(p: Project) -> None:

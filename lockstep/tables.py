@@ -90,11 +90,18 @@ class Table:
 
 
 def read_tables(clean: Path, contracts: Mapping[str, Contract], zone: Zone, names: tuple[str, ...]) -> dict[str, Table]:
-    """Return the tables in `names`, to be read from their clean partitions."""
+    """Return the tables in `names`, to be read from their clean partitions; without any, nothing is known of a table.
+
+    Raises
+    ------
+    DataError
+        There are no clean rows at all.
+    """
+    if not clean.is_dir():
+        raise DataError("no clean rows", where=str(clean), do="Land some days, then run `lockstep run`.")
     tables = {}
     for name in names:
         files = {date.fromisoformat(p.stem): p for p in sorted((clean / name).glob("*.parquet"))}
-        if not files:
-            raise DataError("no clean rows", where=f"table {name}", do="Land some days, then run `lockstep run`.")
-        tables[name] = Table(contracts[name], None, zone, files)
+        empty = None if files else pl.DataFrame(schema=contracts[name].clean_schema())
+        tables[name] = Table(contracts[name], empty, zone, files)
     return tables

@@ -162,7 +162,9 @@ def _table(
     why = pl.concat([pl.Series("rule", [], pl.String), *(j.reasons for j in judged)])
     marks = fates(repaired, why, contract)
     kept, quarantined = marks["fate"] == "kept", marks["fate"] == "quarantined"
-    clean, refused = repaired.filter(kept), raw.with_columns(marks["rule"]).filter(quarantined)
+    late = pl.concat([pl.Series("_late", [], pl.Boolean), *(j.late for j in judged)])
+    clean = repaired.with_columns(late).filter(kept).select(*contract.clean_schema())
+    refused = raw.with_columns(marks["rule"]).filter(quarantined)
     _write(clean, refused, contract, beside)
     bad = pl.concat([pl.Series("bad", [], pl.Boolean), *(j.bad for j in judged)]) | quarantined
     counts = {
@@ -170,7 +172,7 @@ def _table(
         "clean": clean.height,
         "quarantined": refused.height,
         "duplicates": int((marks["fate"] == "duplicate").sum()),
-        "late": sum(int(j.late.sum()) for j in judged),
+        "late": int(late.sum()),
         "corrections": int(marks["correction"].sum()),
         "deletions": int(clean["_deleted"].sum()),
         "bad": int(bad.sum()),
@@ -278,10 +280,8 @@ def main() -> None:
         code=closure_hash(here, "lockstep.validate"),
     )
     total = report["total"]
-    print(
-        f"validate: {total['rows']:,} rows in, {total['clean']:,} clean, {total['quarantined']:,} quarantined,"
-        f" {total['duplicates']:,} duplicates"
-    )
+    shown = ("clean", "quarantined", "duplicates", "late", "corrections", "deletions")
+    print(f"validate: {total['rows']:,} rows in, {', '.join(f'{total[n]:,} {n}' for n in shown)}")
 
 
 if __name__ == "__main__":

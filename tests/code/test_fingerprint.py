@@ -23,14 +23,18 @@ import polars as pl
 from features.amounts import monthly
 from features.sources import household, trips
 from features.others import visits
+from features.taste import taste
 from lockstep import agg
-from lockstep.define import Feature, View
+from lockstep.define import Feature, FittedView, View
 
 spent = [Feature("n", agg.count(days=7)), Feature("m", monthly("value"))]
 gone = [Feature("n", agg.count(where=pl.col("value") > 0)), Feature("two", pl.col("n") * 2)]
 spending = View("spending", [household], trips, spent, ttl_days=7)
 going = View("going", [household], trips, gone, ttl_days=7)
 seeing = View("seeing", [household], visits, [Feature("n", agg.count())], ttl_days=7)
+tasting = FittedView(
+    "tasting", [household], visits, [Feature("t", pl.Array(pl.Float64, 2))], ttl_days=7, fit=taste, every="1mo"
+)
 """
 AMOUNTS = "from lockstep import agg\n\ndef monthly(column):\n    return agg.sum(column, days=30)\n"
 OTHERS = """
@@ -41,6 +45,7 @@ from lockstep.define import source
 def visits(transactions):
     return only(transactions)
 """
+TASTE = "from features.grid import STEP\n\ndef taste(known, day):\n    return known.with_columns(t=STEP)\n"
 HELPER = "def only(rows):\n    return rows.unique('basket_id')\n"
 PRINT = """
 import json
@@ -57,11 +62,11 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("project")
     for name in ("lockstep", "features"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "params.yaml"):
+    for name in ("pyproject.toml", "params.yaml", "requirements.lock"):
         shutil.copyfile(ROOT / name, root / name)
     project = (root / "pyproject.toml").read_text(encoding="utf-8")
     (root / "pyproject.toml").write_text(re.sub(r"(?s)views = \[.*?\]", 'views = ["features.v"]', project))
-    files = {"v": VIEWS, "amounts": AMOUNTS, "others": OTHERS, "helper": HELPER}
+    files = {"v": VIEWS, "amounts": AMOUNTS, "others": OTHERS, "helper": HELPER, "taste": TASTE, "grid": "STEP = 1\n"}
     for name, text in files.items():
         (root / f"features/{name}.py").write_text(text, encoding="utf-8")
     return root
@@ -79,7 +84,7 @@ def before(folder):
     return parts(folder)
 
 
-OF_TRIPS, ALL = ("spending", "going"), ("spending", "going", "seeing")
+OF_TRIPS, OF_VISITS, ALL = ("spending", "going"), ("seeing", "tasting"), ("spending", "going", "seeing", "tasting")
 
 
 @pytest.mark.parametrize(
@@ -91,8 +96,12 @@ OF_TRIPS, ALL = ("spending", "going"), ("spending", "going", "seeing")
         ("v.py", '"m"', '"k"', {"spending": ["the order of features", "feature k", "feature m"]}),
         ("amounts.py", "days=30", "days=28", {"spending": ["feature m"]}),
         ("amounts.py", "days=30", "days=30, offset=1", {"spending": ["feature m"]}),
-        ("helper.py", "'basket_id'", "'basket_id', keep='first'", {"seeing": ["source visits"]}),
-        ("others.py", 'key="basket_id"', 'key="product_id"', {"seeing": ["source visits"]}),
+        ("helper.py", "'basket_id'", "'basket_id', keep='first'", {v: ["source visits"] for v in OF_VISITS}),
+        ("others.py", 'key="basket_id"', 'key="product_id"', {v: ["source visits"] for v in OF_VISITS}),
+        ("grid.py", "STEP = 1", "STEP = 2", {"tasting": ["the fit"]}),
+        ("v.py", '"1mo"', '"1w"', {"tasting": ["the fit"]}),
+        ("v.py", "Float64, 2", "Float64, 3", {"tasting": ["feature t"]}),
+        ("../requirements.lock", "numpy==", "numpy===", {"tasting": ["the lock"]}),
         ("sources.py", ".min().alias", ".max().alias", {v: ["source trips"] for v in OF_TRIPS}),
         ("contracts/products.yaml", "owner:", "owner: x", {v: ["contract products"] for v in OF_TRIPS}),
         ("contracts/coupons.yaml", "owner:", "owner: x", {}),
@@ -139,7 +148,9 @@ def test_a_source_that_another_function_made_follows_all_definitions(folder, bef
     finally:
         (folder / "features/v.py").write_text(VIEWS, encoding="utf-8")
         (folder / "features/made.py").unlink()
-    assert {v: c for v in found[0] if (c := changes(found[0][v], found[1][v]))} == {"seeing": ["source visits"]}
+    assert {v: c for v in found[0] if (c := changes(found[0][v], found[1][v]))} == {
+        v: ["source visits"] for v in OF_VISITS
+    }
 
 
 class TestDayCache:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 
 from lockstep.clock import INSTANT
 from lockstep.contract import load_contracts
 from lockstep.errors import DataError, EnvironmentFault, UserError
 from lockstep.files import tree_hash
 from lockstep.land import land
-from lockstep.landings import check_data, content_hash, read_landings
+from lockstep.landings import check_data, content_hash, read_landings, sources
+from lockstep.polars_delta import read_delta
 from tests.conftest import git
 
 CONTRACT = """
@@ -198,6 +200,76 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(root, contracts, 
     assert not list(root.rglob("*.part"))
 
 
+def told(source, raw=RAW):
+    return raw.with_columns(pl.lit(source).alias("_source"))
+
+
+def test_where_rows_came_from_is_noted_beside_the_seal_and_changes_none_of_its_bytes(root, contracts, tmp_path):
+    landed(root, contracts)
+    (tmp_path / "told").mkdir()
+    landed(tmp_path / "told", contracts, told("delta 0"), until=date(2017, 3, 2))
+    landed(tmp_path / "told", contracts, told("delta 3, of a friend"))
+    assert tree_hash(tmp_path / "told/data") == tree_hash(root / "data")
+    plain, noted = (read_landings(folder / "landings.csv") for folder in (root, tmp_path / "told"))
+    assert [x._replace(source="") for x in noted] == plain
+    assert [x.source for x in noted] == ["delta 0"] * 2 + [
+        "delta 3, of a friend"
+    ] * 2  # the day without rows has one too
+    assert sources(noted) == {"visits": ["delta 0", "delta 3, of a friend"]}
+    assert sources(plain) == {}
+    assert "source" not in (root / "landings.csv").read_text()
+
+
+def test_the_first_source_adds_a_column_to_the_ledger_and_leaves_what_git_has_sealed(root, contracts):
+    landed(root, contracts, until=date(2017, 3, 2))
+    git(root, "init", "-q")
+    git(root, "add", "landings.csv")
+    git(root, "commit", "-qm", "sealed before sources were told")
+    before = read_landings(root / "landings.csv")
+    landed(root, contracts, told("delta 7"))
+    pin(root)
+    check_data(root)
+    text = (root / "landings.csv").read_text()
+    assert text.splitlines()[0].endswith(",contract_version,source")
+    assert read_landings(root / "landings.csv")[:2] == before
+    git(root, "commit", "-qam", "sealed with a source")
+    check_data(root)
+    for old, new in ((",1,\n", ",1,delta 1\n"), (",delta 7", ",delta 8")):
+        (root / "landings.csv").write_text(text.replace(old, new, 1))
+        with pytest.raises(DataError, match=r"a sealed line was rewritten in landings.csv line"):
+            check_data(root)
+
+
+@pytest.mark.parametrize(
+    "source", [pl.Series("_source", ["a", "a", "b", "a"]), pl.lit(7), pl.lit(None), pl.lit("a\nb")]
+)
+def test_a_source_that_cannot_be_noted_seals_nothing(root, contracts, source):
+    with pytest.raises(DataError, match=r"a source that cannot be noted in column _source of visits"):
+        landed(root, contracts, RAW.with_columns(source.alias("_source")))
+    assert everything(root) == {}
+
+
+def test_a_delta_table_lands_at_a_version_and_later_at_another(root, contracts, tmp_path):
+    lake = str(tmp_path / "lake")
+    write_deltalake(lake, RAW[:3].drop("_landing_day").to_arrow())
+    write_deltalake(lake, RAW[3:].drop("_landing_day").to_arrow(), mode="append")
+
+    def raw(version=None):
+        return read_delta(lake, version).with_columns(pl.col("at").dt.date().alias("_landing_day"))
+
+    landed(root, contracts, raw(0), until=date(2017, 3, 2))  # time travel: what the lake held then
+    landed(root, contracts, raw())
+    assert [(x.landing_day.day, x.rows, x.source) for x in read_landings(root / "landings.csv")] == [
+        (1, 2, "delta 0"), (2, 1, "delta 0"), (3, 0, "delta 1"), (4, 1, "delta 1"),
+    ]  # fmt: skip
+    (root / "data/visits/2017-03-01.parquet").unlink()
+    before = (root / "landings.csv").read_bytes()
+    landed(root, contracts, raw())  # refilled from another version that holds the same rows
+    assert (root / "landings.csv").read_bytes() == before
+    with pytest.raises(DataError, match=r"cannot read Delta table in .*lake version 9"):
+        raw(9)
+
+
 def test_the_content_hash_sees_rows_and_not_their_order_or_the_chunks_they_came_in():
     parts = pl.concat([RAW[2:], RAW[:2]], rechunk=False)
     assert content_hash(parts) == content_hash(RAW)
@@ -256,6 +328,7 @@ class TestCheck:
             ("visits,2017-03-02,1,a,b,1\n", "visits is not in day order"),
             ("visits,2017-02-30,1,a,b,1\n", "line 6.*2017-02-30"),
             ("visits,2017-03-05\n", "bad line in landings.csv line 6"),
+            ("visits,2017-03-05,1,a,b,1,delta 1\n", "bad line in landings.csv line 6: found 7 columns"),
         ],
     )
     def test_a_broken_ledger_names_its_line(self, sealed, line, said):

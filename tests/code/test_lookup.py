@@ -58,18 +58,31 @@ def test_the_store_answers_from_the_first_instant_of_its_snapshot_on():
     assert e.value.status == 422
 
 
-ZONES = [NEW_YORK, "Europe/London", "Australia/Lord_Howe", "America/Santiago", "Asia/Kolkata", "UTC"]
+# Days on which clocks change; in Havana, Santiago and Lord Howe at midnight, or by half an hour.
+CHANGES = {
+    NEW_YORK: ["2017-03-12", "2017-11-05"],
+    "Europe/London": ["2017-03-26", "2017-10-29"],
+    "Australia/Lord_Howe": ["2017-04-02", "2017-10-01"],
+    "America/Santiago": ["2017-05-13", "2017-05-14", "2017-08-12", "2017-08-13"],
+    "America/Havana": ["2017-03-12", "2017-11-05"],
+    "Asia/Kolkata": ["2017-06-01"],
+    "UTC": ["2017-06-01"],
+}
+NEARBY = st.integers(-180, 180).map(lambda m: timedelta(minutes=m)) | st.sampled_from([MICROSECOND, -MICROSECOND])
 
 
 @given(
-    zone=st.sampled_from(ZONES),
-    day=st.dates(date(2015, 1, 1), date(2020, 1, 1)),
+    change=st.sampled_from([(zone, date.fromisoformat(day)) for zone, days in CHANGES.items() for day in days]),
+    shift=st.integers(-1, 1),
     ttl=st.integers(1, 40),
-    wall=st.integers(-3 * 3_600_000_000, 3 * 3_600_000_000),
+    around=st.tuples(NEARBY | st.just(timedelta()), NEARBY, st.booleans()),
 )
-def test_an_age_is_judged_online_as_the_offline_join_judges_it(zone, day, ttl, wall):
-    snapshot = Zone(zone).start(day)
-    at = max(Zone(zone).start(day + timedelta(days=ttl)) + timedelta(microseconds=wall), snapshot)
+def test_an_age_is_judged_online_as_the_offline_join_judges_it(change, shift, ttl, around):
+    """Around changes of clocks at the row's end or at the question's, rows of any instant among them."""
+    (zone, day), (row, wall, before) = change, around
+    day += timedelta(days=shift - before * ttl)
+    snapshot = Zone(zone).start(day) + row
+    at = max(Zone(zone).start(day + timedelta(days=ttl)) + row + wall, snapshot)
     instant = pl.select(pl.lit(at, pl.Datetime("us", "UTC")).to_physical().alias("at"))
     since = instant.select(expiry(pl.col("at"), timedelta(days=ttl), "us", zone)).item()
     offline = snapshot >= datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=since)

@@ -477,6 +477,36 @@ def test_an_on_demand_feature_has_its_declared_type_also_when_all_is_null(make: 
         ask(store, asking((9, NOON)), "derived:ratio")
 
 
+@pytest.mark.parametrize(
+    ("feature", "said"),
+    [
+        ("text", r"expected int64, found (large_)?string \(another kind\)"),
+        ("half", r"expected int64, found double \(Float value 1.50* was truncated.*\)"),
+        ("number", r"expected string, found int64 \(another kind\)"),
+    ],
+)
+def test_an_on_demand_feature_of_another_kind_is_named_with_its_declared_and_its_found_type(
+    make: Make, tmp_path: Path, feature: str, said: str
+) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+
+    @on_demand_feature_view(
+        sources=[stats := view(), RequestSource(name="now", schema=[Field(name="hour", dtype=Int64)])],
+        schema=[Field(name="text", dtype=Int64), Field(name="half", dtype=Int64), Field(name="number", dtype=String)],
+        mode="python",
+    )
+    def derived(columns: dict[str, Any]) -> dict[str, Any]:
+        odd = columns["hour"] == [99]  # not when Feast tries it out
+        values = ("7", 1.5, 7) if odd else (7, 1, "7")
+        return {name: [value] * len(columns["hour"]) for name, value in zip(("text", "half", "number"), values)}  # noqa: B905
+
+    store, rows = make(CUSTOMER, stats, derived), asking((1, NOON))
+    assert ask(store, rows.with_columns(hour=1), f"derived:{feature}").to_polars().height == 1
+    said = f"on-demand feature {feature} is not of its declared type in view derived: {said}. Change the schema"
+    with pytest.raises(DefinitionError, match=said):
+        ask(store, rows.with_columns(hour=99), f"derived:{feature}").to_polars()
+
+
 def test_columns_that_only_an_on_demand_view_needs_come_in_the_order_of_its_sources(make: Make, tmp_path: Path) -> None:
     write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
     store = make(CUSTOMER, stats := view(), on_demand(stats))

@@ -198,3 +198,46 @@ def test_an_instant_is_no_model_input():
 def test_nothing_can_be_fitted_on_no_rows():
     with pytest.raises(DataError, match="nothing to fit"):
         Preprocess().fit(TRAIN.clear())
+
+
+VECTORS = pl.DataFrame(
+    {"taste": [[0.5, -1.0], None, [2.0, 4.0]], "n": [1, 2, 3]}, schema={"taste": pl.Array(pl.Float64, 2), "n": pl.Int64}
+)
+
+
+@pytest.mark.parametrize("steps", [[], ["clip"], ["impute", "scale"]])
+def test_a_vector_is_as_many_numbers_as_it_is_wide_behind_the_others_the_same_from_a_row(steps):
+    fitted = Preprocess(numeric=steps).fit(VECTORS)
+    assert fitted.columns == ["n", "taste[0]", "taste[1]"]
+    matrix = fitted.transform(VECTORS)
+    if not steps:
+        assert_array_equal(matrix, [[1, 0.5, -1], [2, NAN, NAN], [3, 2, 4]])
+    for row, values in zip(matrix, VECTORS.to_dicts(), strict=True):
+        assert fitted.transform_row(values)[0].tobytes() == row.tobytes()
+    assert np.isnan(matrix).any() == ("impute" not in steps)
+    canonical(fitted)  # it can be kept
+
+
+@pytest.mark.parametrize(
+    ("taste", "width", "said"),
+    [
+        ([1.0, 2.0, 3.0], 3, r"another type in column 'taste' .*expected Array\(Float64, shape=\(2,\)\)"),
+        ([1.0, NAN], 2, "NaN, infinity or null inside a vector in column 'taste'"),
+        ([1.0, None], 2, "NaN, infinity or null inside a vector in column 'taste'"),
+    ],
+)
+def test_a_vector_of_another_width_or_with_holes_is_refused_as_a_frame_and_as_a_row(taste, width, said):
+    fitted = Preprocess().fit(VECTORS)
+    frame = pl.DataFrame({"taste": [taste], "n": [1]}, schema={"taste": pl.Array(pl.Float64, width), "n": pl.Int64})
+    with pytest.raises(DataError, match=said):
+        fitted.transform(frame)
+    with pytest.raises(DataError, match=r"(another vector|NaN or infinity) in column 'taste'"):
+        fitted.transform_row({"taste": taste, "n": 1})
+
+
+def test_a_null_vector_where_the_training_rows_had_none_is_refused():
+    fitted = Preprocess().fit(VECTORS.drop_nulls())
+    with pytest.raises(DataError, match="null where the training rows had none in column 'taste'"):
+        fitted.transform(VECTORS)
+    with pytest.raises(DataError, match="null where the training rows had none in column 'taste'"):
+        fitted.transform_row({"taste": None, "n": 1})

@@ -161,6 +161,46 @@ class TestFaults:
         assert 0 < psi(profile(rows["spend"]), off["spend"]) < SETTINGS.drift
 
 
+VISITS = {"visits": [1, 2, 3, 4], "spend": [10.0, 0.0, None, 40.0]}
+SAME = {"visits_v2": [1, 2, 3, 4], "spend": VISITS["spend"]}
+OFF = {"visits": [1, 2, 3, 4], "spend_v2": [13.0, 0.0, None, 52.0]}
+
+
+class TestVersionsOfAFeature:
+    """The challenger reads version 2 of what the champion reads: other names, the same rows."""
+
+    def compared(self, theirs, **more):
+        champion = side("old", [0.1, 0.6, 0.5, 0.9], VISITS)
+        return run(champion, side("new", [0.1, 0.2, 0.5, 0.9], theirs), SETTINGS.model_copy(update=more)).summary
+
+    def test_a_version_that_is_not_said_to_differ_has_the_bits_of_the_one_before(self):
+        found = self.compared(SAME)
+        assert found["features"] == {"champion": 2, "challenger": 2, "equal": 2}
+        pair = {"champion": "visits", "challenger": "visits_v2", "rows": 8, "differ": 0, "factor": None}
+        assert found["versions"] == [pair]
+
+    def test_one_that_is_off_by_a_factor_is_caught(self):
+        said = (
+            r"not the same for both .*found spend and spend_v2 in 4 of 8 rows \(50 %\), by a factor of 1.3. .*changed"
+        )
+        with pytest.raises(GuaranteeError, match=said):
+            self.compared(OFF)
+
+    def test_one_that_is_meant_to_differ_is_reported_with_its_factor(self):
+        found = self.compared(OFF, changed=["spend"])
+        assert found["versions"] == [
+            {"champion": "spend", "challenger": "spend_v2", "rows": 8, "differ": 4, "factor": 1.3}
+        ]
+        assert found["features"]["equal"] == 1
+
+    def test_no_feature_under_one_name_may_differ_whatever_is_said(self):
+        off = {"visits": [1, 2, 3, 5], "spend_v2": OFF["spend_v2"]}
+        with pytest.raises(GuaranteeError, match=r"found visits in 2 of 8 rows \(25 %\), by a factor of 1.0"):
+            self.compared(off, changed=["spend"])
+        with pytest.raises(SettingsError, match=r"no two versions of 'spent' in params.yaml shadow.changed. Did you mean 'spend'"):  # fmt: skip  # noqa: E501
+            self.compared(OFF, changed=["spent"])
+
+
 def test_equal_means_bit_equal():
     a = pl.DataFrame({"k": [1, 2, 3, 4], "x": [0.1 + 0.2, 0.0, None, math.nan], "s": ["a", None, "c", "d"]})
     b = pl.DataFrame({"k": [4, 3, 2, 1], "x": [math.nan, None, -0.0, 0.3], "s": ["d", "x", None, "a"]})

@@ -5,13 +5,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lockstep import agg
+from lockstep import agg, clock
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
+from lockstep.contract import load_contracts
+from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
-from lockstep.errors import DefinitionError
+from lockstep.errors import DataError, DefinitionError
+from lockstep.events import Events, event_schema, read_tables
 from lockstep.exact import ratio
-from lockstep.snapshots import feature_schema, snapshot
+from lockstep.snapshots import build, feature_schema, snapshot
 from tests.code import oracle
 
 ZONE = Zone("America/New_York")
@@ -195,6 +198,41 @@ def test_a_window_without_days_a_name_used_twice_and_a_ttl_below_the_grid_are_re
         view(Feature("n", agg.count()), Feature("n", agg.count(days=3)))
     with pytest.raises(DefinitionError, match="ttl below the grid"):
         View("v", [SHOPPER], VISITS, [], ttl_days=0)
+
+
+LINES = """
+table: lines
+version: 1
+owner: tests
+event_time: at
+key: [id]
+calendar: irregular
+lateness: {days: null, then: flag}
+columns: {who: {type: int64}, id: {type: int64}, at: {type: instant}, cents: {type: int64}}
+"""
+
+
+@pytest.mark.parametrize("claim", [{}, {"causal": True}, {"within_day": True, "gap_of": "who"}])
+def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_path, claim):
+    (tmp_path / "lines.yaml").write_text(LINES, encoding="utf-8")
+    contracts = load_contracts(tmp_path)
+    source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
+    about = [Feature("n", agg.count(days=3)), Feature("sum", agg.sum("cents")), Feature("half", pl.col("n") + 0.5)]
+    view = View("v", [SHOPPER], source, about, ttl_days=1)
+    first, last = date(2017, 3, 11), date(2017, 3, 14)
+    with pytest.raises(DataError, match=r"no clean rows in .*clean. Land some days"):
+        read_tables(tmp_path / "clean", contracts, ZONE, ("lines",))
+    (tmp_path / "clean").mkdir()
+    tables = read_tables(tmp_path / "clean", contracts, ZONE, ("lines",))
+    keys = {day: f"key of {day}" for day in clock.days(first, last)}
+    hashes = Hashes(tmp_path / "hashes.json")
+    events = Events(source, tables, first, last, cache=DayCache(tmp_path / "events", hashes))
+    build(view, events, keys, tmp_path / "out", DayCache(tmp_path / "days", hashes))
+    types = feature_schema(view, event_schema(source, contracts, ZONE))
+    for day in keys:
+        frame = pl.read_parquet(tmp_path / f"out/{day}.parquet")
+        assert frame.is_empty()
+        assert frame.schema == {"who": pl.Int64, "event_timestamp": INSTANT, "created": INSTANT, **types}
 
 
 def test_types_follow_from_the_definition():

@@ -563,9 +563,10 @@ def test_the_evaluate_stage_never_scores_with_a_file_that_is(here, monkeypatch, 
 
 def test_a_card_is_written_from_its_arguments_alone(found, trained, saved, tmp_path):
     record = {**trained.record, "hashes": saved[1]}
-    about = card(record, found, {"mean": {"auc": 0.5}}, {"data": "1"})
+    about = card(record, found, {"mean": {"auc": 0.5}}, {"data": "1"}, {"lines": ["delta 12"]})
     assert about["hashes"] == {"data": "1", **saved[1]}
     assert about["baselines"]["mean"] == {"auc": 0.5, "gain": found.gains["mean"]}
+    assert about["sources"] == {"lines": ["delta 12"]}
     write(found, about, tmp_path)
     assert read_json(tmp_path / "card.json") == about
     assert (tmp_path / "by_cutoff.csv").read_text().startswith("cutoff,rows,positives,base_rate,mean_score,auc,")

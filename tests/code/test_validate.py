@@ -13,12 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from lockstep import agg
 from lockstep import validate as stage
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
+from lockstep.define import Entity, Feature, View, source
 from lockstep.errors import DataError, GuaranteeError
+from lockstep.events import Events, event_schema, read_tables
 from lockstep.files import file_hash, tree_hash
 from lockstep.landings import EMPTY, Landing
+from lockstep.snapshots import feature_schema, snapshot
 from lockstep.validate import validate
 
 ZONE = Zone("America/New_York")
@@ -223,6 +227,69 @@ def test_corrections_deletions_and_late_rows_stay_in_clean_and_are_counted(shop)
     assert shop.clean()["price"].to_list() == [100, 7, 7]
 
 
+def test_a_late_row_is_flagged_in_clean_and_its_late_copy_is_still_a_copy(shop):
+    at = ZONE.start(D[0]) + timedelta(hours=9)
+    shop.land("lines", D[0], {})
+    shop.land("lines", D[2], {"basket": 2, "at": at})  # two days: allowed
+    shop.land("lines", D[3], {"basket": 3, "at": at}, {"at": at}, {"basket": 2, "at": at, "price": 7})
+    report = shop.validate(expectations=True)
+    assert counts(report) == {"rows": 5, "clean": 4, "duplicates": 1, "late": 3, "corrections": 1}
+    assert shop.clean().select("_landing_day", "basket", "_late").rows() == [
+        (D[0], 1, False), (D[2], 2, False), (D[3], 2, True), (D[3], 3, True),
+    ]  # fmt: skip
+    assert not shop.clean("items")["_late"].any()
+
+
+def test_late_rows_that_are_quarantined_are_in_no_clean_partition(tmp_path):
+    shop = Shop(tmp_path, LINES.replace("days: 2, then: flag", "days: 2, then: quarantine"))
+    shop.land("items", D[0], {"item": 1})
+    shop.land("lines", D[3], {"at": ZONE.start(D[0])}, {"basket": 2})
+    report = shop.validate()
+    assert counts(report) == {"rows": 2, "clean": 1, "quarantined": 1, "late": 1, "bad": 1}
+    assert shop.clean().select("basket", "_late").rows() == [(2, False)]
+    assert shop.quarantined()["rule"].to_list() == ["late"]
+
+
+def test_lateness_is_judged_by_the_contract_in_force_on_the_landing_day(tmp_path):
+    stricter = LINES.replace("version: 1", "version: 2").replace("days: 2", "days: 0")
+    shop = Shop(tmp_path, stricter, lines__v1=LINES)
+    shop.land("items", D[0], {"item": 1})
+    shop.land("lines", D[1], {"at": ZONE.start(D[0])}, version=1)
+    shop.land("lines", D[2], {"basket": 2, "at": ZONE.start(D[1])}, version=2)
+    shop.validate()
+    assert shop.clean().select("basket", "_late").rows() == [(1, False), (2, True)]
+
+
+def test_a_source_may_read_what_came_late_and_pass_it_on_to_a_feature(shop):
+    at = ZONE.start(D[0]) + timedelta(hours=9)
+    shop.land("lines", D[0], {})
+    shop.land("lines", D[3], {"basket": 2, "at": at}, {"basket": 3, "at": ZONE.start(D[3])})
+    shop.validate()
+
+    @source(event_time="at", key=("basket", "item"))
+    def bought(lines: pl.LazyFrame) -> pl.LazyFrame:
+        return lines.select("basket", "item", "at", "price", "_late", "_landing_day")
+
+    on_time = Feature("on_time", agg.sum("price", where=~pl.col("_late")))
+    view = View("v", [Entity("item", "item")], bought, [Feature("all", agg.sum("price")), on_time], ttl_days=1)
+    assert feature_schema(view, event_schema(bought, shop.contracts, ZONE)) == {"all": pl.Int64, "on_time": pl.Int64}
+    tables = read_tables(shop.root / "out/clean", shop.contracts, ZONE, ("lines",))
+    events = Events(bought, tables, D[1], D[4])
+    assert events.known(D[4]).schema == event_schema(bought, shop.contracts, ZONE)
+    found = [snapshot(view, events.known(d), events.entities(("item",), d), d, ZONE) for d in (D[3], D[4])]
+    assert [f.select("all", "on_time").row(0) for f in found] == [(100, 100), (300, 200)]
+
+
+def test_clean_partitions_of_before_rows_were_flagged_are_written_anew(shop):
+    path = shop.land("lines", D[0], {})
+    shop.validate()
+    clean = shop.root / "out/clean/lines" / path.name
+    now = clean.read_bytes()
+    pl.read_parquet(clean).drop("_late").write_parquet(clean)
+    shop.validate()
+    assert clean.read_bytes() == now
+
+
 def test_what_no_cap_can_mend_is_quarantined(tmp_path):
     shop = Shop(
         tmp_path, LINES.replace("pieces: {type: int64, nullable: {then: impute, value: 1}", "pieces: {type: float64")
@@ -356,7 +423,7 @@ def test_rows_in_are_rows_kept_quarantined_and_dropped_whatever_lands(days, tmp_
 
 
 def clean_types(shop):
-    wanted = {**shop.contracts["lines"].schema(), "_landing_day": pl.Date()}
+    wanted = shop.contracts["lines"].clean_schema()
     files = (shop.root / "out" / "clean" / "lines").glob("*.parquet")
     return all(dict(pl.read_parquet_schema(f)) == wanted for f in files) and wanted["_received_at"] == INSTANT
 

@@ -1,49 +1,100 @@
-"""Two clocks: the training set as known on an old day is the same bytes before and after late rows land."""
+"""Two clocks: the training set as known on an old day is the same bytes whatever has landed since."""
 
 import polars as pl
 import pytest
 
 from tests.conftest import lockstep
-from tests.data.test_run import plant, unseal
+from tests.data.test_run import plant, repro, unseal
 
-LATE = """
-some = f.filter(pl.col('_landing_day').is_between(date(2017, 7, 3), date(2017, 7, 20))).head(300)
-late = some[:100].with_columns(pl.col('basket_id') + 1, pl.lit(date(2017, 10, 20)).alias('_landing_day'))
-corrected = some[100:200].with_columns(pl.col('sales_value') + 500, pl.lit(date(2017, 10, 21)).alias('_landing_day'))
-gone = some[200:].with_columns(pl.lit(date(2017, 10, 22)).alias('_landing_day'), pl.lit(True).alias('_deleted'))
-kept = [x.with_columns(pl.lit(False).alias('_deleted')) for x in (f, late, corrected)]
-f = pl.concat([*kept, gone.select(kept[0].columns)])
+# Lines of July that come late, change, go, and change to and fro (A, B, A); and four weeks of one household in seven
+# that turn out to have been none. Each is known from the day after its landing on.
+UNSETTLED = """
+some = f.filter(pl.col('_landing_day').is_between(date(2017, 7, 3), date(2017, 7, 20))).sort(pl.all()).head(400)
+
+def landed(rows, month, day, *change, gone=False):
+    return rows.with_columns(*change, pl.lit(date(2017, month, day)).alias('_landing_day'), _deleted=pl.lit(gone))
+
+weeks = f.filter(pl.col('_landing_day').is_between(date(2017, 9, 18), date(2017, 10, 15)))
+dearer = pl.col('sales_value') + 500
+f = pl.concat([
+    f.filter(pl.col('_landing_day') != date(2017, 10, 18)).with_columns(_deleted=pl.lit(False)),
+    landed(some[:100], 10, 20, pl.col('basket_id') + 1), landed(some[100:200], 10, 21, dearer),
+    landed(some[200:300], 10, 22, gone=True), landed(weeks.filter(pl.col('household_id') % 7 == 0), 10, 25, gone=True),
+    landed(some[300:], 8, 1, dearer), landed(some[300:], 8, 20),
+    landed(some[300:], 12, 1, dearer), landed(some[300:], 12, 2), landed(some[100:200], 12, 3, gone=True),
+])
 """
 
 
 def built(folder, until):
-    for command in (("land", "--until", until), ("lockstep.validate",), ("lockstep.snapshots",)):
-        module, *words = command if command[0].startswith("lockstep.") else ("lockstep", *command)
-        done = lockstep(folder, *words, module=module)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    """Land up to a day and build what a training set reads."""
+    done = lockstep(folder, "land", "--until", until)
+    assert done.returncode == 0, done.stderr
+    done = repro(folder, "features")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def training(folder, known):
-    done = lockstep(folder, "dataset", "--known", known, "--to", "out")
+    done = lockstep(folder, "dataset", "--known", known, "--to", "state/out")
     assert done.returncode == 0, done.stderr
     assert f"rows as known on {known}" in done.stdout
-    return (folder / "out/training.parquet").read_bytes()
+    return (folder / "state/out/training.parquet").read_bytes()
 
 
-def test_the_training_set_as_known_on_a_day_is_the_same_before_and_after_late_rows_land(landed_slice, copy):
-    before, after = copy(landed_slice, "before"), copy(landed_slice, "after")
-    for folder in (before, after):
-        unseal(folder)
-    plant(after, LATE)
-    built(before, "2017-10-15")
-    built(after, "2017-12-31")
-    assert training(before, "2017-09-18") == training(after, "2017-09-18")
-    rows = pl.read_parquet(after / "out/training.parquet")
+def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_further_landings(
+    landed_slice, built_slice, copy
+):
+    folder = copy(landed_slice)
+    unseal(folder)
+    plant(folder, UNSETTLED)
+    built(folder, "2017-10-15")
+    early = training(folder, "2017-09-18")
+    assert training(folder, "2017-09-18") == early
+    rows = pl.read_parquet(folder / "state/out/training.parquet")
     assert rows["cutoff"].n_unique() == 21
     assert rows["part"].unique().to_list() == ["train"]
-    built(before, "2017-12-31")  # without the late rows: what became known in October makes a difference from then on
-    assert training(before, "2017-12-04") != training(after, "2017-12-04")
+
+    built(folder, "2017-11-20")  # a day without rows, late rows, corrections and deletions
+    assert "transactions,2017-10-18,0,-,-," in (folder / "landings.csv").read_text()
+    assert training(folder, "2017-09-18") == early
+    late = training(folder, "2017-11-13")
+    values = pl.read_parquet(folder / "state/out/training.parquet")
+
+    built(folder, "2017-12-31")  # what changed to and fro once more, and rows deleted that had been corrected
+    assert training(folder, "2017-11-13") == late
+    assert training(folder, "2017-09-18") == early
+
+    training(built_slice, "2017-11-13")  # the same year without all this
+    honest = pl.read_parquet(built_slice / "state/out/training.parquet")
+    both = honest.join(values, on=["household_id", "cutoff"], suffix="_now", validate="1:1")
+    assert both.height == honest.height == values.height
+    moved = both.filter(pl.col("lifetime_value") != pl.col("lifetime_value_now"))["cutoff"]
+    assert [str(d) for d in moved.unique().sort()] == ["2017-08-07", "2017-08-14"]  # dearer from 1 to 20 August
+    gone = (pl.col("household_id") % 7 == 0) & (pl.col("cutoff") == pl.lit("2017-09-18").str.to_date())
+    assert both.filter(gone)["label_now"].unique().to_list() == [1]  # features of October did not know it, labels do
+    assert both.filter(gone)["label"].mean() < 0.5
+    assert both.filter((pl.col("household_id") % 7 != 0) & (pl.col("label") != pl.col("label_now"))).is_empty()
+
+
+@pytest.mark.parametrize(
+    ("lost", "stages"),
+    [
+        ("artifacts/clean/transactions/2017-05-06.parquet", "features, validate"),
+        ("artifacts/features/household_trips/v1/2017-05-08.parquet", "features"),
+        ("data/transactions/2017-05-06.parquet", "validate"),
+    ],
+)
+def test_a_training_set_of_the_past_is_never_made_of_what_is_left(built_slice, copy, lost, stages):
+    """Without the guard the first gives too few trips and the second the features of the day before."""
+    folder = copy(built_slice)
+    (folder / lost).unlink()
+    done = lockstep(folder, "dataset", "--known", "2017-09-18", "--to", "out")
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: artifacts are not those of the present data and definitions in stage {stages}."
+        " Build them with `lockstep run`.\n"
+    )
+    assert not (folder / "out").exists()
 
 
 @pytest.mark.parametrize("day", ["2017-04-30", "2018-01-02"])

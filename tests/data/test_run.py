@@ -22,11 +22,16 @@ from tests.conftest import ENV, git, lockstep
 BIN = str(Path(sys.executable).parent)
 
 
-def repro(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
+def repro(folder: Path, *stages: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `dvc repro` as a shell in an activated environment would."""
     path = os.pathsep.join([BIN, os.environ["PATH"]])
     return subprocess.run(
-        ["dvc", "repro"], cwd=folder, env={**ENV, "PATH": path, **env}, capture_output=True, text=True, check=False
+        ["dvc", "repro", *stages],
+        cwd=folder,
+        env={**ENV, "PATH": path, **env},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -1,0 +1,63 @@
+"""The catalogue: one row a feature, from the definitions alone."""
+
+import pytest
+
+from lockstep import agg
+from lockstep.catalogue import entries, entry, write_catalogue
+from lockstep.clock import INSTANT
+from lockstep.define import Feature, OnDemandView, Service
+from lockstep.errors import UserError
+from lockstep.exact import elapsed_days
+from lockstep.project import project
+from tests.code.definitions import catalogue, visits
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def frame():
+    view = visits(
+        Feature("spend", agg.sum("value", days=30), "cents", (0, None), default=0, owner="finance", tags={"unit": "c"}),
+        Feature("last", agg.last("at"), "latest trip", default=None),
+        missing="default", owner="growth", tags={"tier": "1"}, deprecated="use version 2",
+    )  # fmt: skip
+    now = OnDemandView("now", [view], {"at": INSTANT}, [Feature("waited", elapsed_days("last", "at"))], owner="web")
+    return entries(catalogue(view, on_demand=[now], services=[Service("rfm", ["spend", "waited"])]))
+
+
+def test_a_feature_is_told_with_its_contract_its_owner_and_its_readers(frame):
+    assert entry(frame, "spend") == {
+        "feature": "spend", "view": "visits", "version": 1, "status": "deprecated", "entity": "household",
+        "type": "Int64", "nullable": False, "range": "0 to any", "missing": "default", "default": "0",
+        "window": "30 days", "computed": "sum('value', days=30)", "tables": ["transactions", "products"],
+        "owner": "finance", "description": "cents", "tags": ["tier=1", "unit=c"], "ttl_days": 7,
+        "services": ["rfm"], "models": ["rfm"], "questions": ["lapse"], "formulas": [],
+    }  # fmt: skip
+
+
+def test_what_formulas_read_and_what_defaults_stand_in_is_told(frame):
+    last, waited = entry(frame, "last"), entry(frame, "waited")
+    assert (last["formulas"], last["default"], last["owner"], last["services"]) == (["waited"], "null", "growth", [])
+    assert (waited["window"], waited["version"], waited["default"], waited["ttl_days"]) == ("formula", None, None, 7)
+    assert (waited["status"], waited["owner"], waited["nullable"]) == ("deprecated", "web", True)
+    assert frame["feature"].to_list() == ["spend", "last", "visits_known", "waited"]
+
+
+def test_an_unknown_feature_is_told_the_nearest(frame):
+    with pytest.raises(UserError, match=r"no feature 'spent'. Did you mean 'spend'"):
+        entry(frame, "spent")
+
+
+def test_every_feature_of_the_example_has_a_meaning_and_an_owner_and_its_page_names_it(tmp_path, monkeypatch):
+    from lockstep import catalogue as module
+    from lockstep.feast_objects import Catalogue
+
+    here = project(ROOT)
+    rows = entries(Catalogue(here))
+    assert all(rows["description"].str.len_chars() > 0)
+    assert all(rows["owner"].str.len_chars() > 0)
+    monkeypatch.setattr(module, "PAGE", str(tmp_path / "catalogue.html"))
+    page = write_catalogue(here).read_text(encoding="utf-8")
+    for name in rows["feature"]:
+        assert f'<tr id="{name}">' in page
+    assert "<style>" in page
+    assert "http" not in page  # it opens offline
