@@ -126,7 +126,8 @@ class Till:
         midnight = datetime(2017, 4, 3, 4, tzinfo=UTC)
         self.rows = pl.DataFrame([
             {"household_id": h, "store_id": 9, "product_category": "MILK", "basket_id": b, "value": cents,
-             "at": midnight + timedelta(days=d, minutes=m), "discount": 0, "fuel_value": 0, "departments": 1, "event_day": DAY + timedelta(days=d)}
+             "at": midnight + timedelta(days=d, minutes=m), "event_day": DAY + timedelta(days=d),
+             "discount": 0, "fuel_value": 0, "departments": 1}
             for b, (h, d, m, cents) in {**BASKETS, **(more or {})}.items()
         ]).with_columns(pl.col("at").cast(INSTANT))  # fmt: skip
 
