@@ -15,6 +15,7 @@ import polars as pl
 
 from lockstep.define import Feature
 from lockstep.errors import DataError, DefinitionError, LockstepError
+from lockstep.vectors import is_finite, width
 
 __all__ = ["broken", "check_definition", "check_values"]
 
@@ -65,11 +66,9 @@ def _broken(frame: pl.DataFrame, features: Iterable[Feature], *, nulls: bool = T
 
 def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rule]:
     value, (low, high) = pl.col(feature.name), feature.bounds
-    whole = pl.element().is_finite().fill_null(value=False).all()  # of a vector, which is whole or null
-    finite = value.arr.eval(whole, as_list=True).list.first() if _is_vector(kind) else value.is_finite()
-    if kind.is_float() or _is_vector(kind):
+    if kind.is_float() or width(kind):
         yield _Rule(
-            feature, "infinite or not a number", "numbers or nulls", ~finite,
+            feature, "infinite or not a number", "numbers or nulls", ~is_finite(feature.name, kind),
             "Divide with ratio(): it gives null where the divisor is 0.", DefinitionError,
         )  # fmt: skip
     if nulls and feature.never_null:
@@ -79,10 +78,6 @@ def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rul
     for bad in beyond:
         ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
         yield _Rule(feature, "out of its range", ends, bad, "Mend what it is computed from, or its `range`.")
-
-
-def _is_vector(kind: pl.DataType) -> bool:
-    return isinstance(kind, pl.Array) and kind.inner in (pl.Float32, pl.Float64)
 
 
 _PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}

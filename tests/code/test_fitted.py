@@ -18,8 +18,8 @@ from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import FITTED_AT, Entity, Feature, FittedView, Source, View
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table
-from lockstep.leakage import _bits
 from lockstep.snapshots import build, feature_schema, snapshot
+from lockstep.vectors import bits
 from tests.code.shop import CUSTOMER
 
 # Feast 0.67 imports modules that warn of their own future.
@@ -194,7 +194,7 @@ def test_its_types_are_those_declared():
 def test_the_proof_of_leakage_sees_one_bit_of_a_vector():
     kind = pl.Array(pl.Float64, 2)
     a, b = (pl.Series([[1.0, zero], None], dtype=kind) for zero in (0.0, -0.0))
-    assert _bits(a).ne_missing(_bits(b)).to_list() == [True, False]
+    assert bits(a).ne_missing(bits(b)).to_list() == [True, False]
 
 
 def test_vectors_pass_through_feast_as_they_are_with_null_where_there_is_none(make, tmp_path):
