@@ -112,7 +112,7 @@ def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day
     DefinitionError
         A column that the population lacks, or may not have.
     DataError
-        One row twice, or a request of another day.
+        A row twice or with a null key, or a request of another day.
     """
     row = [*question.row]
     if question.moment == "day":
@@ -120,10 +120,11 @@ def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day
     else:
         frame = _requests(question, pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)]), day)
     frame = frame.with_columns(pl.lit(day).alias(CUTOFF))
-    strange = frame.filter(pl.struct(row).is_duplicated() | zone.day(pl.col(AT)).ne_missing(day))
+    named = pl.struct(row).is_unique() & pl.all_horizontal(pl.col(row).is_not_null())
+    strange = frame.filter(~named | zone.day(pl.col(AT)).ne_missing(day))
     if strange.height:
         raise DataError(
-            "a population with a row twice or of another day", where=f"{question.name} on {day}",
+            "a population with a row twice, without a key or of another day", where=f"{question.name} on {day}",
             found=strange.select(*row, AT).row(0, named=True), do="Mend the question's population.",
         )  # fmt: skip
     return frame.select(*row, CUTOFF, AT, pl.exclude(*row, CUTOFF, AT))
@@ -162,6 +163,11 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     DataFrame
         The question's row, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off or instant of the request,
         UTC), ``part``, ``label`` (Int8) and what the request carries, sorted by cut-off and row.
+
+    Raises
+    ------
+    DataError
+        A population as `population` refuses it, a label that does not answer for it, or nobody to ask.
     """
     row, later = [*question.row], events.known(part.known)
     frames = []
@@ -176,6 +182,8 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
                 expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",
             )  # fmt: skip
         frames.append(asked.join(labelled, on=row, nulls_equal=True))
+    if not any(frame.height for frame in frames):
+        raise DataError(f"nobody to ask in {part.name}", where=question.name, do="Move the cut-offs in params.yaml.")
     rows = pl.concat(frames).with_columns(pl.lit(part.name).alias(PART), pl.col(LABEL).cast(pl.Int8))
     columns = [*row, CUTOFF, AT, PART, LABEL]
     return rows.select(*columns, pl.exclude(columns)).sort(CUTOFF, *row)
@@ -263,9 +271,6 @@ def build(p: Project, name: str) -> None:
     settings = p.settings.questions[name].dataset
     split = parts(settings, question.horizon_days, last)
     asked = {part.name: ask(question, events, part, p.settings.clock) for part in split if part.cutoffs}
-    for part in ("train", "test"):
-        if asked[part].is_empty():
-            raise DataError(f"nobody to ask in {part}", where=name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
     features = catalogue.read_by(settings.services)

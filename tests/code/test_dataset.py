@@ -59,15 +59,14 @@ class Known:
         )
 
 
-def asked(label):
-
-    question = project(ROOT).objects("labels", Question)[0]
+def asked(**functions):
+    question = next(q for q in project(ROOT).objects("labels", Question) if q.name == "lapse")
     part = parts(weekly(), 28, END)[0]._replace(cutoffs=[date(2017, 4, 3)])
-    return ask(replace(question, label=label), Known(), part, project(ROOT).settings.clock)
+    return ask(replace(question, **functions), Known(), part, project(ROOT).settings.clock)
 
 
 def test_every_household_of_the_population_is_asked_once_and_answered():
-    rows = asked(project(ROOT).load("labels")[0].lapsed)
+    rows = asked()
     assert rows.select("household_id", "label").rows() == [(1, 1), (2, 1), (3, 0)]
 
 
@@ -85,7 +84,20 @@ def test_a_label_that_does_not_answer_0_or_1_once_for_each_is_refused(label):
     with pytest.raises(
         DataError, match=r"does not answer 0 or 1 once for each of the population in lapse on 2017-04-03"
     ):
-        asked(label)
+        asked(label=label)
+
+
+@pytest.mark.parametrize(
+    ("population", "said"),
+    [
+        (lambda e, _: pl.concat([e, e]), r"a row twice, .* in lapse on 2017-04-03: found \{'household_id': 1,"),
+        (lambda e, _: e.with_columns(pl.lit(None, pl.Int64).alias("household_id")), r"without a key .*: None,"),
+        (lambda e, _: e.clear(), r"nobody to ask in train in lapse"),
+    ],
+)
+def test_a_population_of_nobody_or_of_somebody_without_a_key_or_twice_is_refused(population, said):
+    with pytest.raises(DataError, match=said):
+        asked(population=population)
 
 
 # --- questions that are asked at an event
@@ -113,8 +125,9 @@ class Till:
     def __init__(self, more: dict[int, tuple[int, int, int, int]] | None = None) -> None:
         midnight = datetime(2017, 4, 3, 4, tzinfo=UTC)
         self.rows = pl.DataFrame([
-            {"household_id": h, "store_id": 9, "basket_id": b, "at": midnight + timedelta(days=d, minutes=m),
-             "value": cents, "discount": 0, "fuel_value": 0, "departments": 1, "event_day": DAY + timedelta(days=d)}
+            {"household_id": h, "store_id": 9, "product_category": "MILK", "basket_id": b, "value": cents,
+             "at": midnight + timedelta(days=d, minutes=m), "event_day": DAY + timedelta(days=d),
+             "discount": 0, "fuel_value": 0, "departments": 1}
             for b, (h, d, m, cents) in {**BASKETS, **(more or {})}.items()
         ]).with_columns(pl.col("at").cast(INSTANT))  # fmt: skip
 
@@ -133,7 +146,8 @@ def test_each_basket_of_the_day_asks_at_its_own_instant_about_the_seven_days_aft
     assert rows.select("basket_id", "household_id", "label").rows() == [
         (11, 1, 1), (12, 1, 1), (13, 2, 0), (14, 2, 0), (16, 4, 0)
     ]  # fmt: skip
-    assert rows.columns[:7] == ["household_id", "store_id", "basket_id", "cutoff", "event_timestamp", "part", "label"]
+    keys = ["household_id", "store_id", "product_category", "basket_id"]
+    assert rows.columns[:8] == [*keys, "cutoff", "event_timestamp", "part", "label"]
     assert rows["event_timestamp"][0] == datetime(2017, 4, 3, 13, tzinfo=UTC)
     assert rows["basket_value"].to_list() == [1_000, 250, 2_000, 1, 4_000]
 
@@ -154,7 +168,9 @@ def test_what_lies_beyond_the_horizon_or_is_known_later_changes_no_request_and_n
 def test_a_request_twice_or_of_another_day_is_refused(wrong):
     back = project(ROOT).load("labels")[0].back
     planted = replace(back, population=lambda events, day: wrong(back.population(events, day)))
-    with pytest.raises(DataError, match=r"row twice or of another day in back on 2017-04-03: found {'household_id': "):
+    with pytest.raises(
+        DataError, match=r"row twice, .* or of another day in back on 2017-04-03: found {'household_id': "
+    ):
         at_the_till(planted)
 
 

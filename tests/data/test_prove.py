@@ -59,7 +59,7 @@ def test_an_aggregate_keyed_by_calendar_month_makes_the_model_look_better_and_is
     with (folder / "features/sources.py").open("a", encoding="utf-8") as handle:
         handle.write(MONTHLY)
     shutil.rmtree(folder / "state/days")
-    for module, *words in (["snapshots"], ["dataset"], ["train", "full"], ["evaluate", "full"]):
+    for module, *words in (["snapshots"], ["dataset", "lapse"], ["train", "full"], ["evaluate", "full"]):
         done = lockstep(folder, *words, module=f"lockstep.{module}")
         assert done.returncode == 0, done.stderr  # the guard looked at July
     assert auc(folder) > auc(built_slice) + 0.005

@@ -17,6 +17,7 @@ import yaml
 
 from lockstep.files import tree_hash
 from lockstep.lock import lock_outputs
+from lockstep.page import write_page
 from tests.conftest import ENV, git, lockstep
 
 BIN = str(Path(sys.executable).parent)
@@ -92,6 +93,23 @@ def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
     links = re.findall(r'<a href="([^"]+)"', page)
     assert len(links) >= 5
     assert not [link for link in links if not (built_slice / "state" / link).exists()]
+
+
+def test_the_page_shows_what_became_of_the_rows_of_each_table(built_slice, copy):
+    folder = copy(built_slice)
+    validation = json.loads((folder / "artifacts/validation.json").read_text())
+    counts = {"rows": 901, "clean": 902, "quarantined": 903, "duplicates": 904, "late": 905, "corrections": 906,
+              "deletions": 907}  # fmt: skip
+    validation["tables"]["coupons"] |= counts
+    (folder / "artifacts/validation.json").unlink()  # DVC protects its outputs
+    (folder / "artifacts/validation.json").write_text(json.dumps(validation))
+    write_page(folder, {"online": "nothing"}, folder / "page.html")
+    page = (folder / "page.html").read_text()
+    table = page[page.index("<h2>Tables</h2>") : page.index("<h2>Features</h2>")]
+    names = re.findall(r'<th class="n">([^<]+)</th>', table)
+    assert names == ["rows in", "out", "quarantined", "duplicates", "late", "corrections", "deletions"]
+    (row,) = re.findall(r"<tr><td>coupons</td>(.*?)</tr>", table, re.DOTALL)
+    assert [int(n) for n in re.findall(r'<td class="n">(\d+)</td>', row)] == list(counts.values())
 
 
 def test_no_warning_of_a_dependency_reaches_the_screen(built_slice):
