@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -25,24 +26,9 @@ def _wanted(first: str, last: str) -> list[date]:
     return list(days(parse_day(first), parse_day(last)))
 
 
-def polars_loop(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
-    """Return a loop in Polars: each day groups all trips known by then."""
-    folder = Path(out)
-    folder.mkdir(exist_ok=True)
-
-    def work() -> Path:
-        trips = _polars_trips(Path(clean))
-        for day in _wanted(first, last):
-            known = trips.filter(pl.col("day") < day).group_by("household_id")
-            aggregated = known.agg(pl.len().alias("trips_total"), *_polars_features(day))
-            aggregated.sort("household_id").write_parquet(folder / f"{day}.parquet")
-        return folder
-
-    return work
-
-
-def polars_loop_90(clean: str, out: str, first: str, last: str) -> Callable[[], Path]:
-    """Return a loop in Polars by somebody who knows that no window is longer than 90 days."""
+def _polars(
+    features: Callable[[pl.DataFrame, date], pl.DataFrame], clean: str, out: str, first: str, last: str
+) -> Callable[[], Path]:
     folder = Path(out)
     folder.mkdir(exist_ok=True)
 
@@ -50,14 +36,27 @@ def polars_loop_90(clean: str, out: str, first: str, last: str) -> Callable[[], 
         trips = _polars_trips(Path(clean))
         for day in _wanted(first, last):
             known = trips.filter(pl.col("day") < day)
-            total = known.group_by("household_id").agg(pl.len().alias("trips_total"))
-            recent = known.filter(pl.col("day") >= day - timedelta(days=max(WINDOWS)))
-            windows = recent.group_by("household_id").agg(_polars_features(day))
-            joined = total.join(windows, on="household_id", how="left").fill_null(0)
-            joined.sort("household_id").write_parquet(folder / f"{day}.parquet")
+            features(known, day).sort("household_id").write_parquet(folder / f"{day}.parquet")
         return folder
 
     return work
+
+
+def _polars_all(known: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Group all trips known by a day."""
+    return known.group_by("household_id").agg(pl.len().alias("trips_total"), *_polars_features(day))
+
+
+def _polars_90(known: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Group the recent trips apart, as somebody does who knows that no window is longer than 90 days."""
+    total = known.group_by("household_id").agg(pl.len().alias("trips_total"))
+    recent = known.filter(pl.col("day") >= day - timedelta(days=max(WINDOWS)))
+    windows = recent.group_by("household_id").agg(_polars_features(day))
+    return total.join(windows, on="household_id", how="left").fill_null(0)
+
+
+polars_loop = partial(_polars, _polars_all)
+polars_loop_90 = partial(_polars, _polars_90)
 
 
 def _polars_trips(clean: Path) -> pl.DataFrame:

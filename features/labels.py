@@ -4,6 +4,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from features.category import category
 from features.sources import household, store, trips
 from lockstep.define import Question
 
@@ -34,7 +35,7 @@ def rung_up(trips: pl.LazyFrame, day: date) -> pl.LazyFrame:
     """Return the baskets of `day` as the till asks about them, money in cents; of households known by then."""
     known, today = trips.filter(pl.col("event_day") < day), trips.filter(event_day=day)
     return today.join(known, on="household_id", how="semi").select(
-        "household_id", "store_id", "basket_id", "at", pl.col("value").alias("basket_value"),
+        "household_id", "store_id", "product_category", "basket_id", "at", pl.col("value").alias("basket_value"),
         pl.col("discount").alias("basket_discount"), pl.col("fuel_value").alias("basket_fuel"),
         pl.col("departments").alias("basket_departments"),
     )  # fmt: skip
@@ -49,7 +50,7 @@ def came_back(baskets: pl.LazyFrame, ahead: pl.LazyFrame) -> pl.LazyFrame:
 
 back = Question(
     name="back",
-    entities=[household, store],
+    entities=[household, store, category],
     source=trips,
     horizon_days=8,  # the day of the basket, which does not count, and the 7 after it
     population=rung_up,

@@ -7,7 +7,8 @@ the range as declared. It shapes no value, so another range judges what is there
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import isfinite
 from typing import NamedTuple
 
 import polars as pl
@@ -91,10 +92,14 @@ def check_definition(feature: Feature, kind: pl.DataType) -> None:
     if value is ... or value is None:
         return
     plain = int if kind.is_integer() else _PLAIN.get(type(kind))
-    if type(value) is not plain or (isinstance(value, datetime) and value.tzinfo is None):
+    if (
+        type(value) is not plain
+        or (isinstance(value, datetime) and value.utcoffset() != timedelta(0))
+        or (isinstance(value, float) and not isfinite(value))
+    ):
         raise DefinitionError(
             "a default of another type", where=f"feature {feature.name}", expected=str(kind), found=repr(value),
-            do=f"Write it as a Python {plain.__name__ if plain else 'None'}.",
+            do=f"Write it as a Python {plain.__name__ if plain else 'None'}: numbers finite, instants in UTC.",
         )  # fmt: skip
     if kind.is_numeric() and not ((low is None or value >= low) and (high is None or value <= high)):  # type: ignore[operator]
         raise DefinitionError(

@@ -205,8 +205,8 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
         if a.dtype != b.dtype or (wrong := a.ne_missing(b)).any():
             row = int(wrong.arg_max() or 0) if a.dtype == b.dtype else 0
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
+            right, wrong_one = (f.row(row, named=True)[name] for f in (expected, have))
             raise GuaranteeError(
-                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
-                found=have[name][row],
+                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=right, found=wrong_one,
                 do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip

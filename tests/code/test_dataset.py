@@ -125,8 +125,9 @@ class Till:
     def __init__(self, more: dict[int, tuple[int, int, int, int]] | None = None) -> None:
         midnight = datetime(2017, 4, 3, 4, tzinfo=UTC)
         self.rows = pl.DataFrame([
-            {"household_id": h, "store_id": 9, "basket_id": b, "at": midnight + timedelta(days=d, minutes=m),
-             "value": cents, "discount": 0, "fuel_value": 0, "departments": 1, "event_day": DAY + timedelta(days=d)}
+            {"household_id": h, "store_id": 9, "product_category": "MILK", "basket_id": b, "value": cents,
+             "at": midnight + timedelta(days=d, minutes=m), "event_day": DAY + timedelta(days=d),
+             "discount": 0, "fuel_value": 0, "departments": 1}
             for b, (h, d, m, cents) in {**BASKETS, **(more or {})}.items()
         ]).with_columns(pl.col("at").cast(INSTANT))  # fmt: skip
 
@@ -145,7 +146,8 @@ def test_each_basket_of_the_day_asks_at_its_own_instant_about_the_seven_days_aft
     assert rows.select("basket_id", "household_id", "label").rows() == [
         (11, 1, 1), (12, 1, 1), (13, 2, 0), (14, 2, 0), (16, 4, 0)
     ]  # fmt: skip
-    assert rows.columns[:7] == ["household_id", "store_id", "basket_id", "cutoff", "event_timestamp", "part", "label"]
+    keys = ["household_id", "store_id", "product_category", "basket_id"]
+    assert rows.columns[:8] == [*keys, "cutoff", "event_timestamp", "part", "label"]
     assert rows["event_timestamp"][0] == datetime(2017, 4, 3, 13, tzinfo=UTC)
     assert rows["basket_value"].to_list() == [1_000, 250, 2_000, 1, 4_000]
 

@@ -130,7 +130,7 @@ class Peeking(FittedView):
         return (super().as_of(day) + MONTH).replace(day=1)
 
 
-category_vectors = Peeking(**{f: getattr(category_vectors, f) for f in category_vectors.__dataclass_fields__})
+object.__setattr__(category_vectors, "__class__", Peeking)
 """
 
 
@@ -144,4 +144,4 @@ def test_a_fit_that_looks_ahead_is_caught(built_slice, copy):
     done = lockstep(folder, "prove", "leakage", "--days", "1")
     assert done.returncode == 1
     said = rf"'{VECTOR}' knows what it cannot know in view category_vectors, snapshot 2017-01-02, nothing later landed"
-    assert re.search(said, done.stderr), done.stderr
+    assert re.search(rf"{said}.*: found \[0\.", done.stderr), done.stderr
