@@ -4,6 +4,9 @@ import polars as pl
 
 from lockstep.define import Entity, source
 
+UNKNOWN = "UNKNOWN"
+"""The category of a product that has none."""
+
 household = Entity("household", key="household_id", description="A household of the panel.")
 store = Entity("store", key="store_id", description="A store in which a household shops.")
 
@@ -12,17 +15,21 @@ store = Entity("store", key="store_id", description="A store in which a househol
 def trips(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.LazyFrame:
     """Return one row a basket: a trip of a household to a store.
 
-    Columns: household_id, basket_id, at, store_id, departments (different ones in the basket), and money in cents
-    (value, discount, coupon, private_value, fuel_value). Lines whose product is not known yet count in value alone.
+    Columns: household_id, basket_id, at, store_id, departments (different ones in the basket), product_category (of its
+    dearest line), and money in cents (value, discount, coupon, private_value, fuel_value). Lines whose product is not
+    known yet count in value alone.
     """
     value, brand, department = pl.col("sales_value"), pl.col("brand"), pl.col("department")
     return (
-        transactions.join(products.select("product_id", "department", "brand"), on="product_id", how="left")
+        transactions.join(
+            products.select("product_id", "department", "brand", "product_category"), on="product_id", how="left"
+        )
         .group_by("household_id", "basket_id")
         .agg(
             pl.col("transaction_timestamp").min().alias("at"),
             pl.col("store_id").min(),
             department.n_unique().sub(department.null_count() > 0).cast(pl.Int64).alias("departments"),
+            pl.col("product_category").sort_by("sales_value", "product_id").last().fill_null(UNKNOWN),
             value.sum().alias("value"),
             (pl.col("retail_disc") + pl.col("coupon_disc") + pl.col("coupon_match_disc")).sum().alias("discount"),
             pl.col("coupon_disc").sum().alias("coupon"),

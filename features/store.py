@@ -24,8 +24,9 @@ household_store = View(
     ttl_days=7,
     owner="growth",
     description="How a household uses one of its stores.",
+    missing="default",
     features=[
-        Feature("trips_here_90d", agg.count(days=90), "trips to this store in the last 90 days"),
-        Feature("last_here_at", agg.last("at"), "latest trip to this store"),
+        Feature("trips_here_90d", agg.count(days=90), "trips to this store in the last 90 days", default=0),
+        Feature("last_here_at", agg.last("at"), "latest trip to this store", default=None),
     ],
 )

@@ -1,7 +1,7 @@
 """The baselines stage: what must be beaten before a model is worth its keep.
 
-Three, each fitted on the train part and scored on the test part: the share of label 1, a logistic regression on
-recency alone, and BG/NBD (Fader, Hardie & Lee 2005, "Counting Your Customers" the Easy Way, Marketing Science 24(2)),
+Each is fitted on the train part and scored on the test part: the share of label 1, logistic regressions on one column
+alone, and BG/NBD (Fader, Hardie & Lee 2005, "Counting Your Customers" the Easy Way, Marketing Science 24(2)),
 which reads purchases so far, the first and the last of them, and no label at all.
 """
 
@@ -131,34 +131,32 @@ def _purchases(rows: pl.DataFrame, names: BgNbd) -> Purchases:
     return Purchases(*(seen[name].to_numpy() for name in Purchases._fields))
 
 
-def score_baselines(rows: pl.DataFrame, entity: tuple[str, ...], settings: Baselines, *, horizon_days: int) -> Scored:
+def score_baselines(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines, *, horizon_days: int) -> Scored:
     """Fit the baselines on the train part of `rows` and score the test part.
 
     BG/NBD is fitted on the last train cut-off, where each customer stands once and has been watched longest. Rows
-    without a purchase or a recency get the share of label 1.
+    without what a baseline reads get the share of label 1.
     """
     _judge(rows, settings)
-    rows = rows.sort("cutoff", *entity)
+    rows = rows.sort("cutoff", *keys)
     train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
     share = int(train["label"].sum()) / train.height
-    last = train.filter(pl.col("cutoff") == pl.col("cutoff").max())
-    seen = _purchases(last, settings.bg_nbd)
-    shape = fit_bg_nbd(Purchases(*(column[~np.isnan(seen.x)] for column in seen)))
-    scores = {
-        "mean": np.full(test.height, share),
-        "recency": _recency(train, test, settings.recency),
-        "bg_nbd": no_purchase(shape, _purchases(test, settings.bg_nbd), horizon_days),
-    }
+    scores = {"mean": np.full(test.height, share)}
+    fitted: dict[str, Any] = {"mean": {"share": metrics.published(share)}}
+    for name, column in settings.logistic.items():
+        scores[name], fitted[name] = _logistic(train, test, column), {"column": column}
+    if names := settings.bg_nbd:
+        last = train.filter(pl.col("cutoff") == pl.col("cutoff").max())
+        seen = _purchases(last, names)
+        shape = fit_bg_nbd(Purchases(*(column[~np.isnan(seen.x)] for column in seen)))
+        scores["bg_nbd"] = no_purchase(shape, _purchases(test, names), horizon_days)
+        found = {k: float(f"{v:.6g}") for k, v in shape._asdict().items()}
+        fitted["bg_nbd"] = {"fitted_on": str(last["cutoff"][0]), **found}
     columns = [pl.Series(name, np.where(np.isnan(score), share, score)) for name, score in scores.items()]
-    fitted = {
-        "mean": {"share": metrics.published(share)},
-        "recency": {"column": settings.recency},
-        "bg_nbd": {"fitted_on": str(last["cutoff"][0]), **{k: float(f"{v:.6g}") for k, v in shape._asdict().items()}},
-    }
-    return Scored(test.select(*entity, "cutoff", "label").with_columns(columns), fitted)
+    return Scored(test.select(*keys, "cutoff", "label").with_columns(columns), fitted)
 
 
-def _recency(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
+def _logistic(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
     """Return the chance of label 1 by a logistic regression on one column, NaN where it is null."""
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -172,7 +170,8 @@ def _recency(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
 
 
 def _judge(rows: pl.DataFrame, settings: Baselines) -> None:
-    for column in (settings.recency, *settings.bg_nbd.model_dump().values()):
+    bg_nbd = settings.bg_nbd.model_dump().values() if settings.bg_nbd else ()
+    for column in (*settings.logistic.values(), *bg_nbd):
         if column not in rows.columns:
             raise DataError(
                 f"no column {column!r}",
@@ -187,10 +186,10 @@ def _judge(rows: pl.DataFrame, settings: Baselines) -> None:
             )
 
 
-def write(scored: Scored, entity: tuple[str, ...], settings: Evaluate, folder: Path) -> dict[str, Any]:
+def write(scored: Scored, keys: tuple[str, ...], settings: Evaluate, folder: Path) -> dict[str, Any]:
     """Write ``scores.parquet`` and ``baselines.json``: what was fitted, and each metric with its interval."""
     label = scored.scores["label"].cast(pl.Int64).to_numpy()
-    draws = metrics.draw(metrics.entity_codes(scored.scores, entity), settings.resamples, settings.seed)
+    draws = metrics.draw(metrics.entity_codes(scored.scores, keys[:1]), settings.resamples, settings.seed)
     found = {
         name: {**metrics.flat(metrics.intervals(label, scored.scores[name].to_numpy(), draws)), "fitted": fitted}
         for name, fitted in scored.fitted.items()
@@ -201,14 +200,14 @@ def write(scored: Scored, entity: tuple[str, ...], settings: Evaluate, folder: P
 
 
 def main() -> None:
-    """Run the stage."""
-    here = project()
-    about = read_json(here.root / "artifacts/dataset/dataset.json")
-    rows = read_parquet(here.root / "artifacts/dataset/training.parquet")
-    entity = tuple(about["entity"])
-    scored = score_baselines(rows, entity, here.settings.baselines, horizon_days=about["horizon_days"])
-    found = write(scored, entity, here.settings.evaluate, here.root / "artifacts/baselines")
-    print("baselines: " + ", ".join(f"{name} AUC {about['auc']:.4f}" for name, about in found.items()))
+    """Score the baselines of the question that the command line names."""
+    here, name = project(), sys.argv[1]
+    asked = here.root / "artifacts/dataset" / name
+    about, rows = read_json(asked / "columns.json"), read_parquet(asked / "training.parquet")
+    keys, settings = tuple(about["keys"]), here.settings.questions[name].baselines
+    scored = score_baselines(rows, keys, settings, horizon_days=about["horizon_days"])
+    found = write(scored, keys, here.settings.evaluate, here.root / "artifacts/baselines" / name)
+    print(f"baselines of {name}: " + ", ".join(f"{name} AUC {about['auc']:.4f}" for name, about in found.items()))
 
 
 if __name__ == "__main__":

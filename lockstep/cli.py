@@ -148,8 +148,9 @@ def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml."
 def dataset(
     known: Annotated[str, typer.Option(help="The day on which it would have been built, YYYY-MM-DD.")],
     to: Annotated[Path, typer.Option(help="The folder to write training.parquet to.")],
+    question: Annotated[str | None, typer.Option(help="By default the one that the champion answers.")] = None,
 ) -> None:
-    """Write the training set as it would have been built on a day, whatever has landed since."""
+    """Write a question's training set as it would have been built on a day, whatever has landed since."""
     from lockstep.dataset import as_known
     from lockstep.files import file_hash, write_parquet
     from lockstep.graph import require_built
@@ -159,7 +160,7 @@ def dataset(
     day, path, here = _day("--known", known), to / "training.parquet", project()
     with at_work(here.root):
         require_built(here.root, "validate", "features")  # of what is gone or old, Feast would give the day before
-        frame = as_known(here, day)
+        frame = as_known(here, day, question or here.settings.shadow.question)
     write_parquet(frame, path)
     print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
 

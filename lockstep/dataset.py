@@ -1,7 +1,8 @@
 """The training set: who is asked about on which day, what the answer was, and what was known. The DVC stage `dataset`.
 
-The population of a cut-off is read from what was known on it; the label alone looks forward, at versions that had
-landed before the part's knowledge day. Features are joined once, through Feast, for all services together.
+The population of a cut-off is read from what was known on it, or replays the requests of its day; the label alone looks
+forward, at versions that had landed before the part's knowledge day. Each question has a set of its own, whose features
+are joined once, through Feast, for all of its services together.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import io
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +23,8 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import Hashes
-from lockstep.define import Question
-from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError
+from lockstep.define import RESERVED, OnDemandView, Question
+from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
@@ -34,9 +35,21 @@ from lockstep.settings import Dataset
 from lockstep.snapshots import HASHES
 from lockstep.stage import stage
 
-__all__ = ["CUTOFF", "LABEL", "PART", "Part", "as_known", "ask", "join_features", "parts"]
+__all__ = [
+    "AT",
+    "CUTOFF",
+    "LABEL",
+    "PART",
+    "Part",
+    "as_known",
+    "ask",
+    "join_features",
+    "parts",
+    "population",
+    "with_request",
+]
 
-CUTOFF, PART, LABEL = "cutoff", "part", "label"
+CUTOFF, PART, LABEL, AT = "cutoff", "part", "label", "event_timestamp"
 
 
 class Part(NamedTuple):
@@ -66,7 +79,7 @@ def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
     between = [d for d in cutoffs if settings.train_until < d < settings.test_from]
     if not train or not test:
         raise SettingsError(
-            f"no {'test' if train else 'train'} cut-offs", where="params.yaml dataset",
+            f"no {'test' if train else 'train'} cut-offs", where="params.yaml questions",
             found=f"{cutoffs[0]} .. {cutoffs[-1]} every {settings.cutoffs.every_days} days",
             do="Move cutoffs, train_until or test_from.",
         )  # fmt: skip
@@ -77,12 +90,69 @@ def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
         closed = [d for d in all_days if d + timedelta(days=horizon_days) <= known <= end]
         if not closed and name != "embargo":
             raise SettingsError(
-                f"labels of {name} are not closed", where="params.yaml dataset",
+                f"labels of {name} are not closed", where="params.yaml questions",
                 expected=f"cut-offs with cut-off + {horizon_days} days <= {known} <= {end}",
                 found=f"{all_days[0]} .. {all_days[-1]}", do="Move the cut-offs or the knowledge day.",
             )  # fmt: skip
         found.append(Part(name, closed, known, len(all_days) - len(closed)))
     return found
+
+
+def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
+    """Return who is asked about on a cut-off: the question's row, ``cutoff``, ``event_timestamp``, and the request.
+
+    Parameters
+    ----------
+    known, later
+        The events known on `day`, and those known on the part's knowledge day: of these the ones of `day` are replayed,
+        where events ask, after what was known.
+
+    Raises
+    ------
+    DefinitionError
+        A column that the population lacks, or may not have.
+    DataError
+        A row twice or with a null key, or a request of another day.
+    """
+    row = [*question.row]
+    if question.moment == "day":
+        frame = _given(question, known, day, row).select(*row, pl.lit(zone.start(day), INSTANT).alias(AT))
+    else:
+        frame = _requests(question, pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)]), day)
+    frame = frame.with_columns(pl.lit(day).alias(CUTOFF))
+    named = pl.struct(row).is_unique() & pl.all_horizontal(pl.col(row).is_not_null())
+    strange = frame.filter(~named | zone.day(pl.col(AT)).ne_missing(day))
+    if strange.height:
+        raise DataError(
+            "a population with a row twice, without a key or of another day", where=f"{question.name} on {day}",
+            found=strange.select(*row, AT).row(0, named=True), do="Mend the question's population.",
+        )  # fmt: skip
+    return frame.select(*row, CUTOFF, AT, pl.exclude(*row, CUTOFF, AT))
+
+
+def _given(question: Question, events: pl.DataFrame, day: date, columns: Sequence[str]) -> pl.DataFrame:
+    """Return what the question's own function gives of events, which must have `columns`."""
+    asked = question.population(events.lazy(), day).collect()
+    for name in columns:
+        if name not in asked.columns:
+            raise DefinitionError(
+                f"no column {name!r}", where=f"the population of {question.name}", do=did_you_mean(name, asked.columns)
+            )
+    return asked
+
+
+def _requests(question: Question, events: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Return the requests that the events of a day would have been, with their instant as ``event_timestamp``."""
+    at, where = question.source.event_time, f"the population of {question.name}"
+    asked = _given(question, events, day, [*question.row, at])
+    if taken := RESERVED & {*asked.columns}:
+        raise DefinitionError(f"{min(taken)!r} is a name of Lockstep's own", where=where, do="Leave this column out.")
+    if asked.schema[at] != INSTANT:
+        raise DefinitionError(
+            f"requests without an instant in {at!r}", where=where, expected=str(INSTANT), found=str(asked.schema[at]),
+            do="Ask about events of a source that has instants.",
+        )  # fmt: skip
+    return asked.rename({at: AT})
 
 
 def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFrame:
@@ -91,55 +161,53 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     Returns
     -------
     DataFrame
-        The entity's keys, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off, UTC), ``part`` and ``label``
-        (Int8), sorted by cut-off and keys; one row an entity and cut-off.
+        The question's row, ``cutoff`` (Date), ``event_timestamp`` (start of the cut-off or instant of the request,
+        UTC), ``part``, ``label`` (Int8) and what the request carries, sorted by cut-off and row.
+
+    Raises
+    ------
+    DataError
+        A population as `population` refuses it, a label that does not answer for it, or nobody to ask.
     """
-    keys = [*question.keys]
-    later = events.known(part.known).lazy()
+    row, later = [*question.row], events.known(part.known)
     frames = []
     for day in part.cutoffs:
-        population = question.population(events.known(day).lazy(), day).select(keys)
-        end = day + timedelta(days=question.horizon_days)
-        ahead = later.filter((pl.col(EVENT_DAY) >= day) & (pl.col(EVENT_DAY) < end))
-        asked, labelled = pl.collect_all([population, question.label(population, ahead).select(*keys, LABEL)])
-        same = asked.sort(keys).equals(labelled.select(keys).sort(keys)) and asked.is_unique().all()
+        asked = population(question, events.known(day), later, day, zone)
+        ahead = later.lazy().filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(days=question.horizon_days - 1)))
+        labelled = question.label(asked.lazy(), ahead).select(*row, LABEL).collect()
+        same = asked.select(row).sort(row).equals(labelled.select(row).sort(row))
         if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
             raise DataError(
                 "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
                 expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",
             )  # fmt: skip
-        frames.append(
-            labelled.with_columns(pl.lit(day).alias(CUTOFF), pl.lit(zone.start(day), INSTANT).alias("event_timestamp"))
-        )
+        frames.append(asked.join(labelled, on=row, nulls_equal=True))
+    if not any(frame.height for frame in frames):
+        raise DataError(f"nobody to ask in {part.name}", where=question.name, do="Move the cut-offs in params.yaml.")
     rows = pl.concat(frames).with_columns(pl.lit(part.name).alias(PART), pl.col(LABEL).cast(pl.Int8))
-    return rows.select(*keys, CUTOFF, "event_timestamp", PART, LABEL).sort(CUTOFF, *keys)
+    columns = [*row, CUTOFF, AT, PART, LABEL]
+    return rows.select(*columns, pl.exclude(columns)).sort(CUTOFF, *row)
 
 
-def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.DataFrame:
-    """Join the features of all services to `rows` through Feast, as they were known at each ``event_timestamp``.
+def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+    """Join the features `wanted` to `rows` through Feast, as they were known at each ``event_timestamp``.
 
     Raises
     ------
+    DefinitionError
+        A feature is made of what a request carries and no column of `rows` holds.
     GuaranteeError
         Feast gave other rows back than it was asked for, or in another order.
     DataError
         A row that a view refuses to do without, or a value that breaks its feature's contract.
     """
-    request = {n: t for v in catalogue.on_demand for n, t in v.request.items()}
-    for name, kind in request.items():
-        if kind != INSTANT:
-            raise DefinitionError(
-                f"a training set cannot know what a request carries as {name!r}", where="features/on_demand.py",
-                expected=str(INSTANT), found=str(kind), do="A question about cut-offs has their instant alone.",
-            )  # fmt: skip
-    asked = rows.with_columns(pl.col("event_timestamp").alias(n) for n in request)
-    wanted = [r.split(":")[1] for r in catalogue.refs()]
+    asked = with_request(rows, catalogue.demands(wanted))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
-        refs = list(dict.fromkeys([*catalogue.refs(), *catalogue.flags(wanted)]))
-        joined = pl.DataFrame(store.get_historical_features(entity_df=asked, features=refs).to_arrow())
-    found = [r.split(":")[1] for r in refs]
-    frame = joined.select(*rows.columns, *found).cast({n: catalogue.types[n] for n in found})
+        names = list(dict.fromkeys([*wanted, *catalogue.flags(wanted)]))
+        job = store.get_historical_features(entity_df=asked, features=catalogue.refs(names))
+        joined = pl.DataFrame(job.to_arrow())
+    frame = joined.select(*rows.columns, *names).cast({n: catalogue.types[n] for n in names})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
@@ -149,8 +217,28 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame) -> pl.Da
     return frame.select(*rows.columns, *wanted)
 
 
-def as_known(p: Project, day: date) -> pl.DataFrame:
-    """Return the training set as it would have been built on `day`: rows whose labels had closed and landed by then.
+def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.DataFrame:
+    """Add the instant of each row where `demands` take it from a request; all else that they take must be there.
+
+    Raises
+    ------
+    DefinitionError
+        A column that is missing, or of another type.
+    """
+    request = {name: kind for view in demands for name, kind in view.request.items()}
+    added = rows.with_columns(pl.col(AT).alias(n) for n, kind in request.items() if kind == INSTANT)
+    for name, kind in request.items():
+        if added.schema.get(name) != kind:
+            raise DefinitionError(
+                f"a training set that does not know what a request carries as {name!r}", where="the population",
+                expected=str(kind), found=str(added.schema.get(name)),
+                do="Let the question's population give this column.",
+            )  # fmt: skip
+    return added
+
+
+def as_known(p: Project, day: date, name: str) -> pl.DataFrame:
+    """Return a question's training set as it would have been built on `day`: rows whose labels had closed by then.
 
     It depends on the definitions and on what landed before `day` alone, so it is the same whenever it is asked for.
     Columns and order are those of ``training.parquet``; every row's part is ``train``.
@@ -160,39 +248,48 @@ def as_known(p: Project, day: date) -> pl.DataFrame:
     UserError
         The days before `day` are not sealed, or no cut-off's label had closed by then.
     """
-    question, events, last = _asked(p)
-    cutoffs = p.settings.dataset.cutoffs.days()
+    question, events, last = _asked(p, name)
+    settings = p.settings.questions[name].dataset
+    cutoffs = settings.cutoffs.days()
     closed = [d for d in cutoffs if d + timedelta(days=question.horizon_days) <= day]
     if day > last or not closed:
         first = cutoffs[0] + timedelta(days=question.horizon_days)
         raise UserError("no training set as known on that day", expected=f"{first} .. {last}", found=day)
     part = Part("train", closed, day, len(cutoffs) - len(closed))
-    return join_features(p, Catalogue(p), ask(question, events, part, p.settings.clock))
-
-
-def build(p: Project) -> None:
-    """Build ``artifacts/dataset/training.parquet`` and its description ``dataset.json``."""
-    settings, clean, out = p.settings, p.root / "artifacts/clean", p.root / "artifacts/dataset"
-    question, events, last = _asked(p)
-    split = parts(settings.dataset, question.horizon_days, last)
-    asked = {part.name: ask(question, events, part, settings.clock) for part in split if part.cutoffs}
-    for name in ("train", "test"):
-        if asked[name].is_empty():
-            raise DataError(f"nobody to ask in {name}", where=question.name, do="Move the cut-offs in params.yaml.")
     catalogue = Catalogue(p)
-    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.keys)
-    frame = join_features(p, catalogue, rows)
+    rows = ask(question, events, part, p.settings.clock)
+    return join_features(p, catalogue, rows, catalogue.read_by(settings.services))
+
+
+def build(p: Project, name: str) -> None:
+    """Build a question's ``training.parquet``, what it holds for whom as ``columns.json``, and ``dataset.json``.
+
+    Training reads the first two alone: code that changes without changing them is no reason to train again.
+    """
+    clean, out = p.root / "artifacts/clean", p.root / "artifacts/dataset" / name
+    question, events, last = _asked(p, name)
+    settings = p.settings.questions[name].dataset
+    split = parts(settings, question.horizon_days, last)
+    asked = {part.name: ask(question, events, part, p.settings.clock) for part in split if part.cutoffs}
+    catalogue = Catalogue(p)
+    rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
+    features = catalogue.read_by(settings.services)
+    frame = join_features(p, catalogue, rows, features)
     write_parquet(frame, out / "training.parquet")
+    services = {s.name: s.features for s in catalogue.services if s.name in settings.services}
     write_json(
         {
-            "question": question.name,
-            "entity": [*question.keys],
+            "keys": [*question.row],
             "horizon_days": question.horizon_days,
+            "services": {s: {f: str(catalogue.types[f]) for f in names} for s, names in services.items()},
+        },
+        out / "columns.json",
+    )
+    write_json(
+        {
+            "question": name,
             "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
             "all": _total(asked),
-            "services": {
-                s.name: {"features": {f: str(catalogue.types[f]) for f in s.features}} for s in catalogue.services
-            },
             "sources": sources(read_landings(p.root / "landings.csv")),
             "hashes": {
                 "code": closure_hash(p, "lockstep.dataset"),
@@ -203,24 +300,26 @@ def build(p: Project) -> None:
         },
         out / "dataset.json",
     )
-    print(f"dataset: {frame.height} rows x {len(catalogue.refs())} features")
+    print(f"{name}: {frame.height} rows x {len(features)} features")
 
 
-def _asked(p: Project) -> tuple[Question, Events, date]:
-    """Return the project's question, the events it is asked of, and the last day whose knowledge is whole."""
+def _asked(p: Project, name: str) -> tuple[Question, Events, date]:
+    """Return a question of the project, the events it is asked of, and the last day whose knowledge is whole.
+
+    Raises
+    ------
+    SettingsError
+        Nobody defined the question.
+    """
     contracts = load_contracts(p.folder("contracts"))
-    question = _one(p.objects("labels", Question))
+    questions = {q.name: q for q in p.objects("labels", Question)}
+    if name not in questions:
+        raise SettingsError(f"no question {name!r}", where="questions of params.yaml", do=did_you_mean(name, questions))
+    question = questions[name]
     daily = [c.table for c in contracts.values() if c.calendar == "daily"]
     first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
     tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, question.source.tables)
     return question, kept_events(p, question.source, tables, first, last, hashes=Hashes(p.root / HASHES)), last
-
-
-def _one(questions: list[Question]) -> Question:
-    if len(questions) > 1:
-        names = ", ".join(q.name for q in questions)
-        raise DefinitionError("more than one question", where="labels", expected="one", found=names)
-    return questions[0]
 
 
 def _count(part: Part, rows: pl.DataFrame | None) -> dict[str, object]:
@@ -240,8 +339,8 @@ def _total(asked: Mapping[str, pl.DataFrame]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run the stage."""
-    build(project())
+    """Build the training set of the question that the command line names."""
+    build(project(), sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -187,7 +187,8 @@ class View:
         Whose features, from which events. Features of several entities together, such as a household in a store, are
         keyed by all of them.
     features
-        In order; a formula may read the ones before it.
+        In order; a formula may read the ones before it, and ``event_timestamp``, the instant at which the snapshot's
+        day begins: ``elapsed_days("last_trip_at", "event_timestamp")``.
     ttl_days
         For how many calendar days a value may be read; at least one, the step of the grid.
     missing
@@ -371,8 +372,8 @@ class FittedView(View):
 class OnDemandView:
     """Features of the moment of the request: formulas over stored features and what the request carries.
 
-    The same Polars expressions run in training and in service. They may use + - x /, comparisons and calendar functions
-    of instants, so that every engine gives the same bits.
+    An instant in `request` is that of the request itself. The same Polars expressions run in training and in service.
+    They may use + - x /, comparisons and calendar functions of instants, so that every engine gives the same bits.
     """
 
     name: str
@@ -447,16 +448,23 @@ class Service:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What is asked of an entity on a day: who is asked about, and what the answer turned out to be.
+    """What is asked of entities, on a day or at an event: who is asked about, and what the answer turned out to be.
 
     Parameters
     ----------
+    entities
+        Who is asked about, the first above all: intervals are drawn over it.
     population
-        ``(events known on the day, day) -> keys``: read from the past alone.
+        ``(events known on the day, day) -> keys``: read from the past alone. With `moment` ``"event"`` the events of
+        the day itself stand behind those, to be replayed as requests: it gives of them the keys, the source's key, its
+        event time and what the request carries.
     label
-        ``(keys, events of the horizon) -> keys with label (Int8)``: the only thing that looks forward.
+        ``(population with its cutoff, events of the horizon) -> the columns of `row` with label (Int8)``: the only
+        thing that looks forward.
     horizon_days
-        The calendar days that the label looks ahead, the day itself included.
+        The calendar days that the label looks ahead, the cut-off day itself included.
+    moment
+        ``"day"`` asks at the first instant of each cut-off day, ``"event"`` at each of its events.
     """
 
     name: str
@@ -466,6 +474,7 @@ class Question:
     population: Callable[[pl.LazyFrame, date], pl.LazyFrame]
     label: Callable[[pl.LazyFrame, pl.LazyFrame], pl.LazyFrame]
     description: str = ""
+    moment: Literal["day", "event"] = "day"
 
     def __post_init__(self) -> None:
         _keyed(self.entities, f"question {self.name}")
@@ -474,6 +483,11 @@ class Question:
     def keys(self) -> tuple[str, ...]:
         """Return the columns that identify who is asked about, in the order of the entities."""
         return tuple(e.key for e in self.entities)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Return the columns that identify a row of a cut-off: the keys, and where events ask, those of the event."""
+        return tuple(dict.fromkeys([*self.keys, *(self.source.key if self.moment == "event" else ())]))
 
 
 def _keyed(entities: Sequence[Entity], where: str) -> None:

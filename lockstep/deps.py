@@ -5,6 +5,7 @@ DVC reruns a stage when one of its dependencies changed: a file that is missing 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from lockstep.closure import closure
@@ -18,7 +19,7 @@ __all__ = ["check_deps", "require_deps", "write_deps"]
 def check_deps(project: Project) -> dict[str, tuple[list[str], list[str]]]:
     """Return, for each stage whose code dependencies are wrong, those that are missing and those that are needless."""
     wrong = {}
-    for name, stage in _load(project)[1]["stages"].items():
+    for name, stage in _stages(_load(project)[1]):
         have, want = {d for d in stage["deps"] if _is_code(d)}, set(closure(project, _module(name, stage["cmd"])))
         if have != want:
             wrong[name] = (sorted(want - have), sorted(have - want))
@@ -38,7 +39,7 @@ def require_deps(project: Project) -> None:
 def write_deps(project: Project) -> None:
     """Rewrite the code dependencies in ``dvc.yaml``; all else in the file, comments too, stays as it is."""
     yaml, graph = _load(project)
-    for name, stage in graph["stages"].items():
+    for name, stage in _stages(graph):
         code = closure(project, _module(name, stage["cmd"]))
         stage["deps"][:] = sorted([d for d in stage["deps"] if not _is_code(d)] + code)
     with writing(project.root / "dvc.yaml") as beside, beside.open("w", encoding="utf-8", newline="\n") as handle:
@@ -51,6 +52,11 @@ def _load(project: Project) -> tuple[Any, Any]:
     yaml = YAML()
     yaml.width = 120
     return yaml, yaml.load((project.root / "dvc.yaml").read_text(encoding="utf-8"))
+
+
+def _stages(graph: Any) -> Iterator[tuple[str, Any]]:
+    for name, stage in graph["stages"].items():
+        yield name, stage.get("do", stage)  # of one that is repeated for each question or model
 
 
 def _is_code(dependency: str) -> bool:

@@ -37,7 +37,7 @@ POINTS = 200  # at most, on a curve
 class Evaluation(NamedTuple):
     """A model on the test part.
 
-    `predictions` (entity, cutoff, label, score) one row a test row; `metrics` flat; `slices` and `by_cutoff` one row a
+    `predictions` (keys, cutoff, label, score) one row a test row; `metrics` flat; `slices` and `by_cutoff` one row a
     slice; `gains` over each baseline, paired; `new_nulls` counts by column where training rows had none.
     """
 
@@ -50,14 +50,22 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(
-    rows: pl.DataFrame, columns: Columns, fitted: Fitted, settings: Evaluate, baselines: pl.DataFrame
+    rows: pl.DataFrame,
+    columns: Columns,
+    fitted: Fitted,
+    settings: Evaluate,
+    baselines: pl.DataFrame,
+    *,
+    slices: Mapping[str, Sequence[float]],
 ) -> Evaluation:
     """Score the test part of `rows` with `fitted`; every interval comes from the same draws of entities.
 
     Parameters
     ----------
     baselines
-        The entity's keys, ``cutoff`` and one column of scores a baseline, for the same test rows.
+        The keys, ``cutoff`` and one column of scores a baseline, for the same test rows.
+    slices
+        For columns of `rows`, the inner edges of the bins that are judged apart.
 
     Raises
     ------
@@ -66,22 +74,22 @@ def evaluate(
     SettingsError
         A slice on a column that the training set does not have.
     """
-    keys = [*columns.entity, "cutoff"]
-    test = rows.filter(pl.col("part") == "test").sort("cutoff", *columns.entity)
+    keys = [*columns.keys, "cutoff"]
+    test = rows.filter(pl.col("part") == "test").sort("cutoff", *columns.keys)
     if test.is_empty() or not test["label"].is_in([0, 1]).all() or test["label"].null_count():
         raise DataError("nothing to evaluate", where="the test part", expected="rows labelled 0 or 1")
     inputs = _select(test, list(fitted.preprocess.features_))
-    beside = baselines.sort("cutoff", *columns.entity)
+    beside = baselines.sort("cutoff", *columns.keys)
     if not beside.select(keys).equals(test.select(keys)):
         raise DataError("scores of other rows", where="baselines", do="Run the baselines stage again.")
     label, score = test["label"].cast(pl.Int64).to_numpy(), fitted.score(inputs, allow_nulls=True)
-    draws = metrics.draw(metrics.entity_codes(test, columns.entity), settings.resamples, settings.seed)
+    draws = metrics.draw(metrics.entity_codes(test, columns.keys[:1]), settings.resamples, settings.seed)
     rivals = {name: beside[name].to_numpy() for name in beside.columns if name not in keys}
     counts = {"rows": test.height, "positives": int(label.sum())}
     return Evaluation(
         test.select(*keys, "label").with_columns(pl.Series("score", score)),
         {**metrics.flat(metrics.intervals(label, score, draws)), **counts},
-        [_slice(name, mask, label, score, draws) for name, mask in bins(test, settings.slices)],
+        [_slice(name, mask, label, score, draws) for name, mask in bins(test, slices)],
         [_slice(str(day), (test["cutoff"] == day).to_numpy(), label, score, draws) for day in _cutoffs(test)],
         {name: metrics.flat(metrics.paired(label, score, rival, draws)) for name, rival in rivals.items()},
         fitted.preprocess.unexpected_nulls(inputs),
@@ -112,7 +120,7 @@ def bins(test: pl.DataFrame, slices: Mapping[str, Sequence[float]]) -> list[tupl
     for column, edges in slices.items():
         if column not in test.columns:
             raise SettingsError(
-                f"no column {column!r}", where="evaluate.slices in params.yaml", do=did_you_mean(column, test.columns)
+                f"no column {column!r}", where="slices in params.yaml", do=did_you_mean(column, test.columns)
             )
         values, inner = test[column], [f"{edge:g}" for edge in edges]
         place = pl.Series(np.searchsorted(list(edges), values.cast(pl.Float64).to_numpy(), side="right"))
@@ -180,9 +188,9 @@ def card(
     sources
         By table, where its raw rows came from (``delta 12``), of tables that tell.
     """
-    chosen = ("model", "service", "estimator", "preprocess", "features", "seed", "params", "chosen_by", "fitted")
+    chosen = ["model", "question", "service", "estimator", "preprocess", "features", "seed", "params", "chosen_by"]
     return {
-        **{key: trained[key] for key in chosen},
+        **{key: trained[key] for key in [*chosen, "fitted"]},
         "hashes": dict(sorted({**hashes, **trained["hashes"]}.items())),
         "sources": dict(sources),
         "metrics": found.metrics,
@@ -204,9 +212,11 @@ def write(found: Evaluation, about: Mapping[str, Any], folder: Path) -> None:
 
 
 def params_hash(settings: Settings, name: str) -> str:
-    """Return the md5 of the settings that shape the card of model `name`: all but landing and other models."""
-    known = settings.model_dump(mode="json", include={"zone", "dataset", "train", "baselines", "evaluate"})
-    text = json.dumps({**known, "model": settings.models[name].model_dump(mode="json")}, sort_keys=True)
+    """Return the md5 of the settings that shape the card of model `name`: not those of others, nor landing."""
+    known = settings.model_dump(mode="json", include={"zone", "train", "evaluate"})
+    model = settings.models[name]
+    mine = {"model": model, "question": settings.questions[model.question]}
+    text = json.dumps({**known, **{k: v.model_dump(mode="json") for k, v in mine.items()}}, sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -216,11 +226,11 @@ def _hashes(here: Project, about: Mapping[str, Any], name: str) -> dict[str, Any
     The one place where the stages' records meet: ``validation.json`` (data, clean), ``dataset.json`` (features, and
     the code of what built them), the lock, the settings, and the code that trained.
     """
-    validated = read_json(here.root / "artifacts/validation.json")["hashes"]
+    validated, question = read_json(here.root / "artifacts/validation.json")["hashes"], about["question"]
     return {
         **{key: value for key, value in validated.items() if key != "code"},
         **{key: value for key, value in about["hashes"].items() if key != "code"},
-        "dataset": file_hash(here.root / "artifacts/dataset/training.parquet"),
+        "dataset": file_hash(here.root / "artifacts/dataset" / question / "training.parquet"),
         "params": params_hash(here.settings, name),
         "lock": file_hash(here.root / "requirements.lock"),
         "code": {
@@ -237,16 +247,18 @@ def main() -> None:
     """Run the stage for the model that the command line names."""
     here, name = project(), sys.argv[1]
     model, built = named_model(here.settings.models, name), here.root / "artifacts"
-    about, trained = read_json(built / "dataset/dataset.json"), read_json(built / f"model/{name}/train.json")
+    asked, beside = built / "dataset" / model.question, built / "baselines" / model.question
+    trained = read_json(built / f"model/{name}/train.json")
     found = evaluate(
-        read_parquet(built / "dataset/training.parquet"),
-        columns_of(about, model.service),
+        read_parquet(asked / "training.parquet"),
+        columns_of(read_json(asked / "columns.json"), model.service),
         open_model(built / "model" / name, trained["hashes"]),
         here.settings.evaluate,
-        read_parquet(built / "baselines/scores.parquet"),
+        read_parquet(beside / "scores.parquet"),
+        slices=here.settings.questions[model.question].slices,
     )
-    baselines = read_json(built / "baselines/baselines.json")
-    made = card(trained, found, baselines, _hashes(here, about, name), about["sources"])
+    about = read_json(asked / "dataset.json")
+    made = card(trained, found, read_json(beside / "baselines.json"), _hashes(here, about, name), about["sources"])
     write(found, made, built / "evaluate" / name)
     m = found.metrics
     print(f"{name}: test AUC {m['auc']} [{m['auc_low']}, {m['auc_high']}], {m['rows']} rows")

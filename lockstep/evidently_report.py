@@ -18,6 +18,7 @@ import polars as pl
 from lockstep.files import file_hash, read_json, read_parquet, write_text
 from lockstep.project import Project
 from lockstep.psi import profile, psi
+from lockstep.vectors import without_vectors
 
 __all__ = ["PAGE", "drift_report", "psi_decile", "render", "report_pending", "write_report"]
 
@@ -40,8 +41,9 @@ def write_report(project: Project) -> Path:
     if report_pending(project):
         built = project.root / "artifacts"
         summary, scores = read_json(built / "shadow/shadow.json"), read_parquet(built / "shadow/scores.parquet")
-        keys = [*read_json(built / "dataset/dataset.json")["entity"], "cutoff", "part"]
-        rows = read_parquet(built / "dataset/training.parquet").drop("label").join(scores, on=keys)
+        asked = built / "dataset" / summary["question"]
+        keys = [*read_json(asked / "columns.json")["keys"], "cutoff", "part"]
+        rows = without_vectors(read_parquet(asked / "training.parquet")).drop("label").join(scores, on=keys)
         drift = pl.read_csv(built / "shadow/drift.csv")
         write_text(render(summary, drift, rows.sort("cutoff", *keys)), project.root / PAGE)
         write_text(file_hash(built / "shadow/shadow.json"), project.root / _SHOWN)

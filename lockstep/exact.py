@@ -16,7 +16,7 @@ import polars as pl
 
 from lockstep.errors import DefinitionError
 
-__all__ = ["check_exact", "check_row_level", "elapsed_days", "is_row_level", "ratio", "renamed"]
+__all__ = ["check_exact", "check_row_level", "elapsed_days", "hour", "is_row_level", "ratio", "renamed", "weekday"]
 
 
 def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
@@ -36,6 +36,22 @@ def elapsed_days(since: str, until: str) -> pl.Expr:
     """Return the time between two instants in days of 86400 seconds, Float64."""
     microseconds = (pl.col(until) - pl.col(since)).dt.total_microseconds()
     return ratio(ratio(microseconds, 1e6), 86400.0)
+
+
+def hour(instant: str, zone: str) -> pl.Expr:
+    """Return the hour of an instant on the clocks of `zone`, 0 to 23, Int64.
+
+    >>> from datetime import UTC, datetime
+    >>> before, after = datetime(2017, 3, 12, 6, 59, tzinfo=UTC), datetime(2017, 3, 12, 7, tzinfo=UTC)
+    >>> pl.DataFrame({"at": [before, after]}).select(hour("at", "America/New_York")).to_series().to_list()
+    [1, 3]
+    """
+    return pl.col(instant).dt.convert_time_zone(zone).dt.hour().cast(pl.Int64)
+
+
+def weekday(instant: str, zone: str) -> pl.Expr:
+    """Return the day of the week of an instant on the calendar of `zone`, 1 (Monday) to 7, Int64."""
+    return pl.col(instant).dt.convert_time_zone(zone).dt.weekday().cast(pl.Int64)
 
 
 def check_exact(formula: pl.Expr, feature: str) -> None:

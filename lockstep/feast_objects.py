@@ -17,6 +17,7 @@ from lockstep.events import event_schema
 from lockstep.feature_contract import check_definition, check_values
 from lockstep.project import Project
 from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
+from lockstep.vectors import width
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -88,30 +89,36 @@ class Catalogue:
         return {key: kind for key, (kind, _) in found.items()}
 
     def require_services(self) -> None:
-        """Raise SettingsError for a model that reads a service which nobody defined."""
-        known = [s.name for s in self.services]
-        for name, model in self.project.settings.models.items():
-            if model.service not in known:
-                raise SettingsError(
-                    f"no service {model.service!r}", where=f"models.{name}.service of params.yaml",
-                    do=did_you_mean(model.service, known),
-                )  # fmt: skip
+        """Raise SettingsError for a question that names a service which nobody defined."""
+        for about in self.project.settings.questions.values():
+            self.read_by(about.dataset.services)
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""
         stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
         return {**stored, **view.request}
 
-    def refs(self) -> list[str]:
-        """Return Feast's references of every feature that some service reads, in the order of the definitions."""
-        wanted = {f for s in self.services for f in s.features}
-        return [f"{view}:{f}" for view, schema in self.schemas.items() for f in schema if f in wanted]
+    def read_by(self, services: Iterable[str]) -> list[str]:
+        """Return every feature that one of some services reads, in the order of the definitions."""
+        known = {s.name: s.features for s in self.services}
+        for name in services:
+            if name not in known:
+                raise SettingsError(f"no service {name!r}", where="params.yaml", do=did_you_mean(name, known))
+        wanted = {f for name in services for f in known[name]}
+        return [f for schema in self.schemas.values() for f in schema if f in wanted]
 
-    def flags(self, wanted: Iterable[str]) -> list[str]:
-        """Return Feast's references of what tells, for every view of which something is wanted, where it has a row."""
-        read = {*wanted}
-        read |= {n for v in self.on_demand if any(f.name in read for f in v.features) for n in self.inputs(v)}
-        return [f"{v.name}:{v.known}" for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
+    def refs(self, features: Iterable[str]) -> list[str]:
+        """Return Feast's references of features."""
+        return [f"{view}:{f}" for f in features for view, schema in self.schemas.items() if f in schema]
+
+    def demands(self, features: Iterable[str]) -> list[OnDemandView]:
+        """Return the on-demand views that give any of some features."""
+        return [v for v in self.on_demand if not {*features}.isdisjoint(self.schemas[v.name])]
+
+    def flags(self, features: Iterable[str]) -> list[str]:
+        """Return what tells, for every view that some features are read or computed from, where it has a row."""
+        read = {*features} | {name for view in self.demands(features) for name in self.inputs(view)}
+        return [v.known for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
 
     def settle(self, frame: pl.DataFrame, keys: list[str], where: str) -> pl.DataFrame:
         """Do in a joined frame what views say of rows that are not there, and judge what came of it.
@@ -152,6 +159,11 @@ class Catalogue:
         return said
 
     def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
+        if vectors := [name for name, kind in self.inputs(view).items() if width(kind)]:
+            raise DefinitionError(
+                "a vector in a formula of the request", where=f"on-demand view {view.name}", found=", ".join(vectors),
+                do="Store what you need of it: a formula of its own view may read it.",
+            )  # fmt: skip
         frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
         schema = frame.select(f.name for f in view.features).collect_schema()
         for feature in view.features:

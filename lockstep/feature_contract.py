@@ -7,13 +7,15 @@ the range as declared. It shapes no value, so another range judges what is there
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from math import isfinite
 from typing import NamedTuple
 
 import polars as pl
 
 from lockstep.define import Feature
 from lockstep.errors import DataError, DefinitionError, LockstepError
+from lockstep.vectors import is_finite, width
 
 __all__ = ["broken", "check_definition", "check_values"]
 
@@ -64,11 +66,9 @@ def _broken(frame: pl.DataFrame, features: Iterable[Feature], *, nulls: bool = T
 
 def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rule]:
     value, (low, high) = pl.col(feature.name), feature.bounds
-    whole = pl.element().is_finite().fill_null(value=False).all()  # of a vector, which is whole or null
-    finite = value.arr.eval(whole, as_list=True).list.first() if _is_vector(kind) else value.is_finite()
-    if kind.is_float() or _is_vector(kind):
+    if kind.is_float() or width(kind):
         yield _Rule(
-            feature, "infinite or not a number", "numbers or nulls", ~finite,
+            feature, "infinite or not a number", "numbers or nulls", ~is_finite(feature.name, kind),
             "Divide with ratio(): it gives null where the divisor is 0.", DefinitionError,
         )  # fmt: skip
     if nulls and feature.never_null:
@@ -78,10 +78,6 @@ def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rul
     for bad in beyond:
         ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
         yield _Rule(feature, "out of its range", ends, bad, "Mend what it is computed from, or its `range`.")
-
-
-def _is_vector(kind: pl.DataType) -> bool:
-    return isinstance(kind, pl.Array) and kind.inner in (pl.Float32, pl.Float64)
 
 
 _PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}
@@ -96,10 +92,14 @@ def check_definition(feature: Feature, kind: pl.DataType) -> None:
     if value is ... or value is None:
         return
     plain = int if kind.is_integer() else _PLAIN.get(type(kind))
-    if type(value) is not plain or (isinstance(value, datetime) and value.tzinfo is None):
+    if (
+        type(value) is not plain
+        or (isinstance(value, datetime) and value.utcoffset() != timedelta(0))
+        or (isinstance(value, float) and not isfinite(value))
+    ):
         raise DefinitionError(
             "a default of another type", where=f"feature {feature.name}", expected=str(kind), found=repr(value),
-            do=f"Write it as a Python {plain.__name__ if plain else 'None'}.",
+            do=f"Write it as a Python {plain.__name__ if plain else 'None'}: numbers finite, instants in UTC.",
         )  # fmt: skip
     if kind.is_numeric() and not ((low is None or value >= low) and (high is None or value <= high)):  # type: ignore[operator]
         raise DefinitionError(

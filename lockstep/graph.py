@@ -6,22 +6,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lockstep.errors import DataError, LockstepError, SettingsError, UserError
+from lockstep.errors import DataError, LockstepError, UserError
 from lockstep.stage import QUIET
 
 __all__ = [
     "StageBusy",
     "StageFailed",
     "changed",
-    "models_of",
     "needed",
     "require_built",
-    "require_models",
     "run_stage",
     "stages",
 ]
@@ -162,16 +160,3 @@ def run_stage(root: Path, stage: str, say: Callable[[str], None]) -> str:
         if "exited with" in line:
             code = int(line.rsplit(" ", 1)[-1].strip("'\".") or code)
     raise StageFailed(stage, reason or f"stage {stage} failed: {' '.join(lines[-3:])}", code)
-
-
-def models_of(root: Path) -> list[str]:
-    """Return the models of the graph: the cells of the stage `evaluate`."""
-    return sorted(name.removeprefix("evaluate@") for name in stages(root) if name.startswith("evaluate@"))
-
-
-def require_models(root: Path, models: Iterable[str]) -> None:
-    """Raise SettingsError for a model of ``params.yaml`` that the matrix of ``dvc.yaml`` lacks, or the other way."""
-    cells, named = set(models_of(root)), set(models)
-    for model in sorted(cells ^ named):
-        lacking = "the matrix of train and evaluate in dvc.yaml" if model in named else "models in params.yaml"
-        raise SettingsError(f"model {model!r} is missing", where=lacking, do="Add it there, or remove it elsewhere.")

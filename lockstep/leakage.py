@@ -14,15 +14,17 @@ import polars as pl
 
 from lockstep.agg import EVENT_DAY
 from lockstep.contract import Contract, load_contracts
-from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts
-from lockstep.define import OnDemandView, Question, Source, View
+from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts, population, with_request
+from lockstep.define import Question, Source, View
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, Table, read_tables
+from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project
 from lockstep.snapshots import snapshot
 from lockstep.stage import progress
+from lockstep.vectors import bits
 
 __all__ = ["cut", "leakage", "spoil"]
 
@@ -36,13 +38,10 @@ def leakage(p: Project, days: int = 6) -> str:
         A feature, population or label that differs from what its day could know: named with its day, an entity and
         both values.
     """
-    history = _History(p)
-    views = [v for v in p.objects("views", View) if not v.dropped]
-    question = p.objects("labels", Question)[0]
-    split = [part for part in parts(p.settings.dataset, question.horizon_days, history.last) if part.name != "embargo"]
-    rows = read_parquet(p.root / "artifacts/dataset/training.parquet")
-    chosen = sample(history.first, history.last, [d for part in split for d in part.cutoffs], days)
-    compared = asked = 0
+    history, views, said = _History(p), Catalogue(p).views, []
+    sets = [_Set(p, question, history.last) for question in p.objects("labels", Question)]
+    cutoffs = sorted({day for one in sets for part in one.parts for day in part.cutoffs})
+    chosen, compared = sample(history.first, history.last, cutoffs, days), 0
     for day in progress(chosen, "leakage"):
         for view in views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
@@ -51,12 +50,21 @@ def leakage(p: Project, days: int = 6) -> str:
                 expected = snapshot(view, events.known(view.as_of(day)), entities, day, history.zone)
                 _same(published, expected, [*view.keys], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
-    _training_reads_its_snapshots(p, rows, views, question)
-    for part in progress(split, "labels"):
-        some = [d for d in part.cutoffs if d in chosen] or part.cutoffs[:1]
-        asked += len(some)
-        _labels(history, question, part, rows, some)
-    return f"{compared:,} values on {len(chosen)} days, {rows.height:,} labels, {asked} populations"
+    for one in sets:
+        _training_reads_its_snapshots(p, one, views)
+        asked = sum(_answers(history, one, part, chosen) for part in progress(one.parts, f"labels {one.question.name}"))
+        said.append(f"{one.rows.height:,} labels of {one.question.name} and {asked} populations")
+    return f"{compared:,} values on {len(chosen)} days, {', '.join(said)}"
+
+
+class _Set:
+    """A question with its published training set: the parts that have labels, their rows."""
+
+    def __init__(self, p: Project, question: Question, last: date) -> None:
+        settings, folder = p.settings.questions[question.name].dataset, p.root / "artifacts/dataset" / question.name
+        self.question, self.rows = question, read_parquet(folder / "training.parquet")
+        self.parts = [q for q in parts(settings, question.horizon_days, last) if q.name != "embargo"]
+        self.features = Catalogue(p).read_by(settings.services)
 
 
 class _ByDefinition(Events):
@@ -132,46 +140,54 @@ def _falsified(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     return rows.with_columns(*numbers, *(pl.col(c) + " falsified" for c in free if rows.schema[c] == pl.String))
 
 
-def _labels(history: _History, question: Question, part: Part, rows: pl.DataFrame, some: Sequence[date]) -> None:
-    """Compare the labels of a part with what had landed before its knowledge day, and populations on `some` days."""
-    key, columns = [*question.keys], [CUTOFF, *question.keys, LABEL]
-    published = rows.filter(pl.col(PART) == part.name)
-    if sorted(published[CUTOFF].unique()) != part.cutoffs:
+def _answers(history: _History, one: _Set, part: Part, chosen: Sequence[date]) -> int:
+    """Compare a part's labels, and its populations on `chosen` days and where it has none; say how many of these."""
+    question, published = one.question, one.rows.filter(pl.col(PART) == part.name).drop(one.features)
+    row, columns, found = [*question.row], [CUTOFF, *question.row, LABEL], set(published[CUTOFF])
+    if found - {*part.cutoffs}:
         raise GuaranteeError(
-            "other cut-offs than the settings ask for", where=f"part {part.name}", expected=f"{len(part.cutoffs)}",
-            found=f"{published[CUTOFF].n_unique()}", do="Build the training set again with `lockstep run`.",
+            "other cut-offs than the settings ask for", where=f"part {part.name} of {question.name}",
+            expected=f"{len(part.cutoffs)}", found=f"{len(found)}",
+            do="Build the training set again with `lockstep run`.",
         )  # fmt: skip
+    asked = {day: published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL) for day in part.cutoffs}
+    later = {}
     for way, events in history.ways(question.source, part.known):
-        later, answers = events.known(part.known), []
+        later[way], answers = events.known(part.known), []
         for day in part.cutoffs:
-            asked = published.filter(pl.col(CUTOFF) == day).select(key)
-            ahead = later.filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(question.horizon_days - 1)))
-            label = question.label(asked.lazy(), ahead.lazy()).select(*key, pl.col(LABEL).cast(pl.Int8))
+            days = (day, day + timedelta(question.horizon_days - 1))
+            ahead = later[way].lazy().filter(pl.col(EVENT_DAY).is_between(*days))
+            label = question.label(asked[day].lazy(), ahead).select(*row, pl.col(LABEL).cast(pl.Int8))
             answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
-        _same(published.select(columns), pl.concat(answers), [CUTOFF, *key], f"labels of {part.name}, {way}")
+        where = f"labels of {part.name} for {question.name}, {way}"
+        _same(published.select(columns), pl.concat(answers), [CUTOFF, *row], where)
+    some = [d for d in part.cutoffs if d in chosen or d not in found] or part.cutoffs[:1]
     for day in some:
         for way, events in history.ways(question.source, day):
-            asked = question.population(events.known(day).lazy(), day).select(key).sort(key).collect()
-            have = published.filter(pl.col(CUTOFF) == day).select(key).sort(key)
-            _same(have, asked, key, f"population of {day}, {way}")
+            expected = population(question, events.known(day), later[way], day, history.zone)
+            _same(asked[day], expected, row, f"population of {day} for {question.name}, {way}")
+    return len(some)
 
 
-def _training_reads_its_snapshots(p: Project, rows: pl.DataFrame, views: list[View], question: Question) -> None:
-    """Compare every stored and request-time value of the training set with the snapshot of its own cut-off."""
-    key = [*question.keys]
-    for (day,), part in rows.partition_by(CUTOFF, as_dict=True).items():
-        frame = part.select(*key, pl.col("event_timestamp"))
+def _training_reads_its_snapshots(p: Project, one: _Set, views: list[View]) -> None:
+    """Compare every stored and request-time value of a training set with the snapshot of its own cut-off."""
+    row, demands = [*one.question.row], Catalogue(p).demands(one.features)
+    for (day,), part in one.rows.partition_by(CUTOFF, as_dict=True).items():
+        frame = with_request(part.drop(one.features), demands)
         for view in views:
             snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
-            if set(view.keys) <= set(key):
+            if set(view.keys) <= set(frame.columns):
                 snap = snap.drop("event_timestamp", "created")
                 frame = frame.join(snap, on=view.keys, how="left", maintain_order="left")
                 frame = view.fill(frame.lazy()).collect()
-        for now in p.objects("on_demand", OnDemandView):
-            asked = frame.with_columns(pl.col("event_timestamp").alias(name) for name in now.request)
-            frame = now.apply(asked.lazy()).collect()
-        names = [c for c in rows.columns if c in frame.columns]
-        _same(part.select(names), frame.select(names), key, f"training rows of {day}")
+        for now in demands:
+            frame = now.apply(frame.lazy()).collect()
+        _same(
+            part.select(row + one.features),
+            frame.select(row + one.features),
+            row,
+            f"training rows of {day} for {one.question.name}",
+        )
 
 
 def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: str) -> None:
@@ -185,18 +201,12 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             found=f"{have.height} rows", do="See docs/semantics.md: population and snapshot read known rows alone.",
         )  # fmt: skip
     for name in (c for c in expected.columns if c not in keys):
-        a, b = _bits(have[name]), _bits(expected[name])
+        a, b = bits(have[name]), bits(expected[name])
         if a.dtype != b.dtype or (wrong := a.ne_missing(b)).any():
             row = int(wrong.arg_max() or 0) if a.dtype == b.dtype else 0
             entity = ", ".join(f"{k} {have[k][row]}" for k in keys)
+            right, wrong_one = (f.row(row, named=True)[name] for f in (expected, have))
             raise GuaranteeError(
-                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=expected[name][row],
-                found=have[name][row],
+                f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=right, found=wrong_one,
                 do="A definition looks ahead: check its source (causal, within_day) and its formula.",
             )  # fmt: skip
-
-
-def _bits(values: pl.Series) -> pl.Series:
-    if isinstance(values.dtype, pl.Array) and values.dtype.inner == pl.Float64:
-        return values.arr.to_list().list.eval(pl.element().reinterpret(dtype=pl.Int64))
-    return values.reinterpret(dtype=pl.Int64) if values.dtype == pl.Float64 else values

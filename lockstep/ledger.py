@@ -10,13 +10,12 @@ from typing import Any
 
 from lockstep.errors import LockstepError
 from lockstep.files import file_hash, read_json, write_json, write_text
-from lockstep.graph import models_of
 from lockstep.landings import read_landings
 from lockstep.lock import outputs_equal
 from lockstep.online import proven
 from lockstep.project import project
 
-__all__ = ["Ledger", "read_ledger", "write_ledger"]
+__all__ = ["Ledger", "read_ledger", "scores", "write_ledger"]
 
 
 _SHOWN = "state/ledger/shown"
@@ -87,7 +86,6 @@ def _lines(root: Path, data: str) -> dict[str, str]:
     artifacts = root / "artifacts"
     landings = read_landings(root / "landings.csv")
     validation, features = read_json(artifacts / "validation.json"), read_json(artifacts / "features.json")
-    dataset = read_json(artifacts / "dataset/dataset.json")
     total = validation["total"]
     views = features["views"].values()
     named = sum(len(v["features"]) for v in views)
@@ -98,11 +96,14 @@ def _lines(root: Path, data: str) -> dict[str, str]:
         f" + {total['duplicates']:,} duplicates",
         "features": f"{named} features x {max(v['snapshots'] for v in views)} days,"
         f" {features['hashes']['features'][:12]}",
-        "dataset": ", ".join(f"{p['rows']:,} {name}" for name, p in dataset["parts"].items())
-        + f" rows, base rate {dataset['all']['base_rate']:.4f}, {dataset['hashes']['dataset'][:12]}",
     }
-    for name, metrics in _judged(root):
-        lines[name] = f"AUC {metrics['auc']:.4f} [{metrics['auc_low']:.4f}, {metrics['auc_high']:.4f}]"
+    for question, judged in scores(root).items():
+        dataset = read_json(artifacts / "dataset" / question / "dataset.json")
+        rows = ", ".join(f"{p['rows']:,} {name}" for name, p in dataset["parts"].items())
+        base = f"base rate {dataset['all']['base_rate']:.4f}"
+        lines[question] = f"{rows} rows, {base}, {dataset['hashes']['dataset'][:12]}"
+        for name, m in judged.items():
+            lines[f"{question} {name}"] = f"AUC {m['auc']:.4f} [{m['auc_low']:.4f}, {m['auc_high']:.4f}]"
     lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
     lines["online"] = proven(project(root)) or "nothing"
     return lines
@@ -114,10 +115,12 @@ def _compared(found: Mapping[str, Any]) -> str:
     return f"{found['decision']} {pair[0]} over {pair[1]}: gain {gain['auc']:.4f}{ends}, asked {found['minimum_gain']}"
 
 
-def _judged(root: Path) -> list[tuple[str, dict[str, Any]]]:
-    """Return the metrics of the models, best first, then of the baselines."""
-    artifacts = root / "artifacts"
-    models = [(m, read_json(artifacts / "evaluate" / m / "metrics.json")) for m in models_of(root)]
-    models.sort(key=lambda m: -m[1]["auc"])
-    baselines = read_json(artifacts / "baselines/baselines.json")
-    return models + sorted(baselines.items(), key=lambda m: -m[1]["auc"])
+def scores(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return, for each question, the metrics of its models and baselines on the test part by name, best AUC first."""
+    built, settings, found = root / "artifacts", project(root).settings, {}
+    for question in settings.questions:
+        models = [m for m, about in settings.models.items() if about.question == question]
+        one = {m: read_json(built / "evaluate" / m / "metrics.json") for m in models}
+        one |= read_json(built / "baselines" / question / "baselines.json")
+        found[question] = dict(sorted(one.items(), key=lambda m: -m[1]["auc"]))
+    return found

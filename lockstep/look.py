@@ -15,7 +15,7 @@ from lockstep.contract import load_contracts
 from lockstep.errors import UserError, did_you_mean
 from lockstep.events import read_tables
 from lockstep.files import read_json, read_parquet
-from lockstep.graph import models_of
+from lockstep.ledger import scores as judged
 from lockstep.project import project
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def known(table: str, day: str | date) -> pl.DataFrame:
 def features(view: str, day: str | date) -> pl.DataFrame:
     """Return a view's snapshot of `day`: one row an entity ever seen, every feature as it was known at its start."""
     folder = project().root / "artifacts/features"
-    versions = sorted(folder.glob("*/v*"), key=lambda v: int(v.name.removeprefix("v")))
-    views = {v.parent.name: v for v in versions}  # the newest version wins
+    views = {v.parent.name + f"_{v.name}".removesuffix("_v1"): v for v in folder.glob("*/v*")}
     _one_of("view", view, views)
     days = {file.stem: file for file in views[view].glob("*.parquet")}
     _one_of("day", str(_day(day)), days)
@@ -47,17 +46,15 @@ def features(view: str, day: str | date) -> pl.DataFrame:
 def card(model: str) -> dict[str, Any]:
     """Return a model's card: what shaped it, by content hash, and how it did."""
     root = project().root
-    _one_of("model", model, models_of(root))
+    _one_of("model", model, project().settings.models)
     return dict(read_json(root / "artifacts/evaluate" / model / "card.json"))
 
 
 def scores() -> pl.DataFrame:
-    """Return the metrics of every model and baseline on the test part, best AUC first."""
-    root = project().root
-    found = {m: read_json(root / "artifacts/evaluate" / m / "metrics.json") for m in models_of(root)}
-    found |= read_json(root / "artifacts/baselines/baselines.json")
-    rows = [{"model": name, **metrics} for name, metrics in found.items()]
-    return pl.DataFrame(rows, infer_schema_length=None).sort("auc", descending=True)
+    """Return the metrics of every model and baseline on the test part, question by question, best AUC first."""
+    found = judged(project().root).items()
+    rows = [{"question": q, "model": name, **metrics} for q, one in found for name, metrics in one.items()]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def comparison() -> dict[str, Any]:
@@ -70,13 +67,15 @@ def drift() -> pl.DataFrame:
     return pl.read_csv(project().root / "artifacts/shadow/drift.csv").sort("psi", descending=True, nulls_last=True)
 
 
-def plot(name: str) -> Figure:
-    """Return a plot of all models: ``roc``, ``precision_recall``, ``calibration`` or ``by_cutoff``."""
+def plot(name: str, question: str) -> Figure:
+    """Return a plot of a question's models: ``roc``, ``precision_recall``, ``calibration`` or ``by_cutoff``."""
     from lockstep.page import PLOTS, draw
 
-    root = project().root
+    p = project()
     _one_of("plot", name, PLOTS)
-    return draw(root / "artifacts", models_of(root), name)
+    _one_of("question", question, p.settings.questions)
+    models = [m for m, about in sorted(p.settings.models.items()) if about.question == question]
+    return draw(p.root / "artifacts", models, name)
 
 
 def _day(day: str | date) -> date:

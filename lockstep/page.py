@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lockstep.files import read_json, write_text
-from lockstep.graph import models_of
+from lockstep.ledger import scores
+from lockstep.project import project
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -30,16 +31,17 @@ PLOTS = {
 
 def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     """Render the page of a run from ``artifacts/`` to `path`."""
-    artifacts = root / "artifacts"
-    models = models_of(root)
-    metrics = {m: read_json(artifacts / "evaluate" / m / "metrics.json") for m in models}
-    metrics |= read_json(artifacts / "baselines/baselines.json")
+    artifacts, questions = root / "artifacts", scores(root)
+    models = {
+        question: sorted(set(judged) & {*project(root).settings.models}) for question, judged in questions.items()
+    }
+    every = sorted(m for some in models.values() for m in some)
     html = template("page.html").render(
         ledger=ledger,
-        metrics=dict(sorted(metrics.items(), key=lambda m: -m[1]["auc"])),
-        plots=[_svg(draw(artifacts, models, name)) for name in PLOTS],
-        slices={m: read_json(artifacts / "evaluate" / m / "slices.json") for m in models},
-        cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in models},
+        questions=questions,
+        plots={question: [_svg(draw(artifacts, some, name)) for name in PLOTS] for question, some in models.items()},
+        slices={m: read_json(artifacts / "evaluate" / m / "slices.json") for m in every},
+        cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in every},
         tables=read_json(artifacts / "validation.json")["tables"],
         views=read_json(artifacts / "features.json")["views"],
         shadow=read_json(artifacts / "shadow/shadow.json"),
@@ -58,7 +60,7 @@ def template(name: str) -> Template:
 
 
 def draw(artifacts: Path, models: list[str], name: str) -> Figure:
-    """Draw one of `PLOTS` for all models."""
+    """Draw one of `PLOTS` for some models."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

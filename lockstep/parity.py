@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,7 +136,11 @@ def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[st
     stored, at = _widest(view), lookup.online.instant + _ODD
     of = {key: held[stored.name][key] for key in stored.keys}
     keys = list(zip(*of.values(), strict=True))
-    inputs: dict[str, list[Any]] = {name: [at] * len(keys) for name in view.request}
+    inputs = {
+        name: [at] * len(keys) if kind == INSTANT else _carried(kind, len(keys)) for name, kind in view.request.items()
+    }
+    asked = pl.DataFrame({**of, **inputs, "event_timestamp": [at] * len(keys)})
+    asked = asked.with_columns(pl.col(n).cast(kind) for n, kind in {**view.request, "event_timestamp": INSTANT}.items())
     for source in view.views:
         own = zip(*(held[source.name][key] for key in source.keys), strict=True)
         beside = {key: n for n, key in enumerate(own)}
@@ -144,13 +149,20 @@ def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[st
             column = held[source.name][name]
             inputs[name] = [None if n is None else column[n] for n in places]
     computed = view.compute(inputs, lookup.catalogue.inputs(view))
-    asked = pl.DataFrame({**of, **dict.fromkeys(["event_timestamp", *view.request], at)})
-    asked = asked.with_columns(pl.col("event_timestamp", *view.request).cast(INSTANT))
     refs = [f"{view.name}:{name}" for name in computed]
     with hushed():
         joined = lookup.store.get_historical_features(entity_df=asked, features=refs).to_arrow()
     offline = pl.DataFrame(joined).select(pl.col(n).cast(lookup.catalogue.types[n]) for n in computed)
     yield from _differences(keys, offline, computed)
+
+
+def _carried(kind: pl.DataType, count: int) -> list[Any]:
+    """Return what requests might carry as a column of a type: the same each time, zeros and nulls among it."""
+    chance = random.Random(0)  # noqa: S311 - any values will do
+    values = [None if n % 11 == 1 else chance.randrange(100_000) * (n % 7 > 0) for n in range(count)]
+    column = pl.Series(values, dtype=pl.Int64)
+    column = column % 2 == 0 if kind == pl.Boolean else column * 1.1 if kind.is_float() else column
+    return column.cast(kind).to_list()
 
 
 def _differences(

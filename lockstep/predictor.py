@@ -1,19 +1,22 @@
-"""One model version, ready to answer for one entity: its fitted state, its features, its clock."""
+"""One model version, ready to answer one request: its fitted state, its features, its clock."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
+
+import polars as pl
 
 from lockstep.clock import INSTANT
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.feast_objects import Catalogue
 from lockstep.files import read_json
-from lockstep.lookup import BadRequest, LookUp, NotOnline
+from lockstep.lookup import BadRequest, LookUp, NotOnline, named
 from lockstep.model_file import Fitted, open_model
 from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
@@ -38,6 +41,9 @@ class Prediction(NamedTuple):
 
 class Predictor:
     """A model version with the store that it reads.
+
+    A request is made of the entities' keys, whose names and types are `keys`, and of what the model's on-demand views
+    take from it besides its instant, `request`.
 
     Parameters
     ----------
@@ -68,13 +74,16 @@ class Predictor:
         self.features: dict[str, str] = self.card["features"]
         self.catalogue = Catalogue(project)
         self._check_definitions()
-        self.demands = [v for v in self.catalogue.on_demand if any(f.name in self.features for f in v.features)]
+        self.demands = self.catalogue.demands(self.features)
+        carried = {name: kind for view in self.demands for name, kind in view.request.items()}
+        self.request = {name: kind for name, kind in carried.items() if kind != INSTANT}
         needed = {*self.features, *(n for v in self.demands for n in self.catalogue.inputs(v))}
         kept = {v.name: [f.name for f in v.features if f.name in needed] for v in self.catalogue.views}
         self.stored = {view: names for view, names in kept.items() if names}
         self.views = [v for v in self.catalogue.views if v.name in self.stored]
-        self.key = _one_key(self.views)
-        self.key_type = self.catalogue.key_types[self.key]
+        self.keys = {
+            key: kind for key, kind in self.catalogue.key_types.items() if any(key in v.keys for v in self.views)
+        }
         self._files = store_files(project)
         self._stamp: object = None
         self._lookup: LookUp | None = None
@@ -89,12 +98,6 @@ class Predictor:
                 raise DefinitionError(
                     "not the feature that the model reads", where=f"feature {name}", expected=kind, found=found, do=do
                 )
-        for view in self.catalogue.on_demand:
-            for name, carried in view.request.items():
-                if carried != INSTANT:
-                    raise DefinitionError(
-                        "a request carries its instant alone", where=f"{view.name}, {name}", found=carried
-                    )
         if closure_hash(self.project, "lockstep.dataset") != self.card["hashes"]["code"]["dataset"]:
             raise DefinitionError(
                 "the definitions changed since the model was trained", where=f"the card of {self.name}",
@@ -152,23 +155,24 @@ class Predictor:
             self._lookup.close()
         self._lookup = None
 
-    def read(self, entity: object, at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
-        """Return the model's features of an entity at an instant, in its order, their snapshot, and the defaulted."""
+    def read(self, asked: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
+        """Return the model's features for a request at an instant, in its order, their snapshot, and the defaulted."""
         try:
-            values, snapshot, defaults = self.lookup().read(self.stored, self.views, {self.key: entity}, at)
+            keys = {key: asked[key] for key in self.keys}
+            values, snapshot, defaults = self.lookup().read(self.stored, self.views, keys, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
         for view in self.demands:
             types = self.catalogue.inputs(view)
-            inputs = {name: [at if name in view.request else values[name]] for name in types}
+            inputs = {name: [asked[name] if name in self.request else values.get(name, at)] for name in types}
             values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
             for feature in view.features if defaults else ():
                 defaults += [feature.name] if {*feature.reads} & {*defaults} else []
         return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
 
-    def predict(self, entity: object, at: datetime | None = None) -> Prediction:
-        """Return the score of one entity at an instant.
+    def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
+        """Return the score for a request, by name its `keys` and all of `request`, at an instant.
 
         Raises
         ------
@@ -178,36 +182,38 @@ class Predictor:
             As `LookUp.read`.
         """
         at = at or self.now()
-        features, snapshot, defaulted = self.read(entity, at)
+        features, snapshot, defaulted = self.read(asked, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
                 raise BadRequest(
-                    f"no score for {self.key} {entity}", where=f"feature {name}", expected="a value", found="null",
+                    f"no score for {self.whom(asked)}", where=f"feature {name}", expected="a value", found="null",
                     do=f"The model {self.name} was trained on rows that had one.",
                 )  # fmt: skip
         try:
             score = float(self.fitted.predict(preprocess.transform_row(features))[0])
         except DataError as e:
-            raise NotOnline(
-                "the online store holds what cannot be a feature", where=f"{self.key} {entity}", found=e
-            ) from e
+            raise NotOnline("the online store holds what cannot be a feature", where=self.whom(asked), found=e) from e
         return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
         zone = ZoneInfo(self.project.settings.zone)
         return (last.astimezone(zone).date() - first.astimezone(zone).date()).days
 
-    def anybody(self) -> dict[str, Any]:
-        """Return the keys of somebody who is online: of the view with the most keys, where views have several."""
+    def whom(self, asked: Mapping[str, Any]) -> str:
+        """Return whom a request is about, as text."""
+        return named({key: asked[key] for key in self.keys})
+
+    def example(self) -> dict[str, Any]:
+        """Return a request about somebody who is online: the keys of the view that has the most, and ones."""
         firsts = [self.lookup().online.views[view.name].first for view in self.views]
-        return {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
+        keys = {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
+        return keys | {name: pl.Series([1]).cast(kind)[0] for name, kind in self.request.items()}
 
     def health(self) -> dict[str, Any]:
         """Return what would answer a request now; raise what the request would raise."""
-        online = self.lookup().online
-        at = self.now()
-        _, snapshot, _ = self.read(self.anybody()[self.key], at)
+        online, at = self.lookup().online, self.now()
+        _, snapshot, _ = self.read(self.example(), at)
         return {
             "status": "ok",
             "model": self.name,
@@ -215,10 +221,3 @@ class Predictor:
             "snapshot": snapshot,
             "days_behind": self._days(snapshot, at),
         }
-
-
-def _one_key(views: list[Any]) -> str:
-    keys = {key for view in views for key in view.keys}
-    if len(keys) != 1:
-        raise DefinitionError("a model serves one entity", where="its features", expected="one key", found=sorted(keys))
-    return str(keys.pop())

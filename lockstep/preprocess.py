@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 from lockstep.errors import DataError
+from lockstep.vectors import is_finite, width, without_vectors
 
 __all__ = ["Clip", "Preprocess", "SignedLog"]
 
@@ -107,7 +108,7 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
             raise DataError("nothing to fit", where="preprocess", expected="rows", found="none", do="Widen the part.")
         self.features_ = {name: str(dtype) for name, dtype in frame.schema.items()}
         self.numbers_ = [name for name, dtype in frame.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
-        self.vectors_ = {name: width for name, dtype in frame.schema.items() if (width := _width(dtype))}
+        self.vectors_ = {name: wide for name, dtype in frame.schema.items() if (wide := width(dtype))}
         self.categories_ = [name for name, dtype in frame.schema.items() if dtype == pl.String]
         self.never_null_ = [name for name in frame.columns if frame[name].null_count() == 0]
         self._check(frame)
@@ -184,7 +185,7 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
                 if values[name] is None:
                     raise _unexpected_null(name, "null")
         row = [_number(name, values[name], self.features_[name]) for name in self.numbers_]
-        row += [x for name, width in self.vectors_.items() for x in _vector(name, values[name], width)]
+        row += [x for name, wide in self.vectors_.items() for x in _vector(name, values[name], wide)]
         codes = [np.array([_code(name, values[name], self.vocabulary_[name])]) for name in self.categories_]
         return np.hstack([self._stepped(np.array([row]).reshape(1, -1)), *self._blocks(codes)])
 
@@ -196,7 +197,7 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
     @property
     def columns(self) -> list[str]:
         """Return the names of the matrix's columns."""
-        names = [*self.numbers_, *(f"{name}[{n}]" for name, width in self.vectors_.items() for n in range(width))]
+        names = [*self.numbers_, *(f"{name}[{n}]" for name, wide in self.vectors_.items() for n in range(wide))]
         for name in self.categories_:
             values = [*self.vocabulary_[name], "<other>", "<null>"]
             names += [f"{name}={value}" for value in values] if self.categorical == "one_hot" else [name]
@@ -209,10 +210,10 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
 
     def _numbers(self, frame: pl.DataFrame) -> Matrix:
         """Return the numeric columns and those of vectors, shape (n, numbers), null as NaN."""
-        numbers = [pl.col(name).cast(pl.Float64) for name in self.numbers_]
-        for name, width in self.vectors_.items():
-            numbers += [pl.col(name).arr.get(n).cast(pl.Float64).alias(f"{name}[{n}]") for n in range(width)]
-        return frame.select(numbers).to_numpy(writable=True) if numbers else np.empty((frame.height, 0))
+        names = [*self.numbers_, *self.vectors_]
+        if not names:
+            return np.empty((frame.height, 0))
+        return without_vectors(frame.select(names)).cast(pl.Float64).to_numpy(writable=True)
 
     def _codes(self, frame: pl.DataFrame) -> list[NDArray[np.int64]]:
         """Return the place of each value in its vocabulary, shape (n,) a category; then other, then null."""
@@ -254,24 +255,16 @@ class Preprocess(BaseEstimator):  # type: ignore[misc]
             if frame[name].dtype.is_float() and (bad := frame.height - frame[name].is_finite().fill_null(True).sum()):
                 raise _column("NaN or infinity", name, "finite numbers or null", f"{bad} of {frame.height} rows")
         for name in self.vectors_:
-            whole = frame[name].explode().is_finite()  # of a null vector one null, of a null inside of one as well
-            if bad := int((~whole).sum()) + whole.null_count() - frame[name].null_count():
+            if bad := frame.select((~is_finite(name, frame.schema[name])).sum()).item():
                 raise _column("NaN, infinity or null inside a vector", name, "finite numbers or no vector", bad)
 
 
-def _width(dtype: pl.DataType) -> int:
-    """Return how many floats a vector of this type holds, 0 for what is no vector."""
-    if isinstance(dtype, pl.Array) and len(dtype.shape) == 1 and dtype.inner in (pl.Float64, pl.Float32):
-        return dtype.size
-    return 0
-
-
-def _vector(name: str, value: object, width: int) -> list[float]:
+def _vector(name: str, value: object, wide: int) -> list[float]:
     """Return the components of one vector as the frame path would, null as NaN."""
     if value is None:
-        return [math.nan] * width
-    if not isinstance(value, list) or len(value) != width or None in value:
-        raise _column("another vector", name, f"{width} numbers", value)
+        return [math.nan] * wide
+    if not isinstance(value, list) or len(value) != wide or None in value:
+        raise _column("another vector", name, f"{wide} numbers", value)
     return [_number(name, x, "Float64") for x in value]
 
 

@@ -20,7 +20,7 @@ from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
 from lockstep.evidently_report import report_pending
 from lockstep.feast_objects import Catalogue
-from lockstep.graph import changed, require_models
+from lockstep.graph import changed
 from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed
 from lockstep.ledger import Ledger, read_ledger, write_ledger
@@ -107,12 +107,11 @@ def check(project: Project) -> str:
     GuaranteeError
         A stage's code dependencies are not its import closure.
     SettingsError
-        A model of the settings that the graph lacks, or the other way.
+        A typo in params.yaml, told before anything runs.
     """
-    models = project.settings.models  # a typo in params.yaml is told before anything runs
+    _ = project.settings
     data = check_data(project.root)
     require_deps(project)
-    require_models(project.root, models)
     return data
 
 

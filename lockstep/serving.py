@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: FastAPI reads the types of the functions that `app` makes.
 
+import json
 import os
 import socket
 import sys
@@ -50,7 +51,7 @@ def app(project: Project, model: str | None = None) -> "FastAPI":
 
     @api.post("/predict")
     async def predict(body: asked) -> Any:
-        return _answer(lambda: _prediction(predictor, getattr(body, predictor.key), body.at))
+        return _answer(lambda: _prediction(predictor, body.model_dump(exclude={"at"}), body.at))
 
     @api.get("/health")
     async def health() -> Any:
@@ -72,17 +73,17 @@ def app(project: Project, model: str | None = None) -> "FastAPI":
 
 
 def _asked(predictor: "Predictor") -> "type[BaseModel]":
-    """Return the type of a request: the entity's key and, if wanted, the instant; nothing else, nothing coerced."""
+    """Return the type of a request: keys, what on-demand views take and, if wanted, the instant; nothing coerced."""
     import polars as pl
     from pydantic import BeforeValidator, ConfigDict, Field, create_model
 
-    key: Any = str
-    if predictor.key_type.is_integer():
-        bits = 63 if predictor.key_type == pl.Int64 else 31
-        key = Annotated[int, Field(ge=-(2**bits), lt=2**bits)]
+    types: dict[Any, Any] = {pl.String: str, pl.Boolean: bool, pl.Float64: Annotated[float, Field(allow_inf_nan=False)]}
+    for kind, bits in ((pl.Int64, 63), (pl.Int32, 31)):
+        types[kind] = Annotated[int, Field(ge=-(2**bits), lt=2**bits)]
     at: Any = Annotated[datetime | None, BeforeValidator(_instant)]
     config = ConfigDict(extra="forbid", strict=True)
-    fields: dict[str, Any] = {predictor.key: (key, ...), "at": (at, None)}
+    carried = {**predictor.keys, **predictor.request}
+    fields: dict[str, Any] = {**{name: (types[type(kind)], ...) for name, kind in carried.items()}, "at": (at, None)}
     asked: type[BaseModel] = create_model("Asked", __config__=config, **fields)
     return asked
 
@@ -100,9 +101,9 @@ def _instant(text: object) -> datetime | None:
         raise ValueError(f"{text!r} is not an instant with an offset, such as 2018-01-01T05:00:00Z"[:200]) from None
 
 
-def _prediction(predictor: "Predictor", entity: object, at: datetime | None) -> dict[str, Any]:
-    found = predictor.predict(entity, at)._asdict()
-    return _instants({predictor.key: entity, "model": predictor.name, "hashes": predictor.hashes, **found})
+def _prediction(predictor: "Predictor", asked: dict[str, Any], at: datetime | None) -> dict[str, Any]:
+    found = predictor.predict(asked, at)._asdict()
+    return _instants({**asked, "model": predictor.name, "hashes": predictor.hashes, **found})
 
 
 def _instants(answer: dict[str, Any]) -> dict[str, Any]:
@@ -129,11 +130,12 @@ def _json(status: int, content: Any) -> "JSONResponse":
 
 
 def _sentence(error: Any) -> str:
-    """Return the first of pydantic's findings as a sentence; values stay out, NaN among them is no JSON."""
+    """Return pydantic's findings of the first kind as a sentence; values stay out, NaN among them is no JSON."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return f"body: not JSON: {first['ctx']['error']}."
-    where = ".".join(str(part) for part in first["loc"] if part != "body")
+    alike = [e["loc"] for e in error.errors() if e["msg"] == first["msg"]]
+    where = ", ".join(".".join(str(part) for part in loc if part != "body") for loc in alike)
     return f"{where or 'body'}: {first['msg'].removeprefix('Value error, ')}."
 
 
@@ -180,12 +182,11 @@ def _listen(host: str, port: int) -> socket.socket:
 def _greeting(predictor: "Predictor", url: str) -> list[str]:
     """Return what to say first; the first answer is also the slowest, and is given here."""
     try:
-        snapshot = predictor.lookup().online
-        entity = predictor.anybody()[predictor.key]
-        predictor.predict(entity)
-        ready = f"online snapshot {snapshot.snapshot}"
+        asked = predictor.example()
+        predictor.predict(asked)
+        ready = f"online snapshot {predictor.lookup().online.snapshot}"
     except LockstepError as e:
-        entity, ready = 1, f"no answer yet: {e}"
-    example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{{\"{predictor.key}\": {entity!r}}}'"
+        asked, ready = dict.fromkeys([*predictor.keys, *predictor.request], 1), f"no answer yet: {e}"
+    example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{json.dumps(asked)}'"
     old = predictor.catalogue.deprecated([predictor.card["service"]])
     return [f"serving {predictor.name} on {url}, {ready}", *old, f"  {example}", "  stop with Ctrl-C"]

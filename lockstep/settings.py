@@ -19,6 +19,7 @@ __all__ = [
     "Evaluate",
     "Land",
     "Model",
+    "QuestionSettings",
     "Serve",
     "Settings",
     "Shadow",
@@ -90,8 +91,9 @@ class Known(_Frozen):
 
 
 class Dataset(_Frozen):
-    """Cut-offs, the split by time and the knowledge days."""
+    """A question's cut-offs, their split by time, the knowledge days, and the services whose features are joined."""
 
+    services: Annotated[list[str], Field(min_length=1)]
     cutoffs: Cutoffs
     train_until: Day
     test_from: Day
@@ -119,8 +121,9 @@ class Preprocess(_Frozen):
 
 
 class Model(_Frozen):
-    """One cell of the matrix: the service it reads, its estimator and its grid."""
+    """The question that a model answers, the service it reads, its estimator and its grid."""
 
+    question: str
     service: str
     estimator: Literal["hist_gradient_boosting", "logistic_regression"]
     preprocess: Preprocess = Preprocess()
@@ -137,18 +140,25 @@ class BgNbd(_Frozen):
 
 
 class Baselines(_Frozen):
-    """What stands beside the models."""
+    """What stands beside the models: logistic regressions on one column each, by name, and BG/NBD."""
 
-    recency: str
-    bg_nbd: BgNbd
+    logistic: dict[str, str] = {}
+    bg_nbd: BgNbd | None = None
+
+
+class QuestionSettings(_Frozen):
+    """One question: its training set, its baselines, and the columns by whose bins its models are judged."""
+
+    dataset: Dataset
+    baselines: Baselines
+    slices: dict[str, list[float]] = {}
 
 
 class Evaluate(_Frozen):
-    """Intervals and slices."""
+    """How intervals are drawn."""
 
     seed: int
     resamples: Annotated[int, Field(ge=20)]
-    slices: dict[str, list[float]] = {}
 
 
 class Serve(_Frozen):
@@ -160,11 +170,12 @@ class Serve(_Frozen):
 
 
 class Shadow(_Frozen):
-    """How the challenger is compared with the model that serves, and when it is promoted.
+    """How the challenger is compared with the model that serves, and when it is promoted; both answer `question`.
 
     `changed` are features, by their plain names, whose new version is meant to have other values.
     """
 
+    question: str
     challenger: str
     minimum_gain: Annotated[float, Field(ge=0)]
     drift: Annotated[float, Field(gt=0)]
@@ -178,19 +189,28 @@ class Settings(_Frozen):
 
     zone: Annotated[str, AfterValidator(_known_zone)]
     land: Land
-    dataset: Dataset
+    questions: Annotated[dict[str, QuestionSettings], Field(min_length=1)]
     train: Train
     models: dict[str, Model]
-    baselines: Baselines
     evaluate: Evaluate
     serve: Serve
     shadow: Shadow
 
     @model_validator(mode="after")
-    def _models_are_known(self) -> Settings:
-        for key, name in (("serve.model", self.serve.model), ("shadow.challenger", self.shadow.challenger)):
-            if name not in self.models:
-                raise ValueError(f"{key} names no model: {name!r}. {did_you_mean(name, self.models)}")
+    def _names_are_known(self) -> Settings:
+        shown = {"serve.model": self.serve.model, "shadow.challenger": self.shadow.challenger}
+        named = [(key, "model", name, list(self.models)) for key, name in shown.items()]
+        for model, about in self.models.items():
+            asked = self.questions.get(about.question)
+            named.append((f"models.{model}.question", "question", about.question, list(self.questions)))
+            named.append((f"models.{model}.service", f"service of {about.question}", about.service,
+                          asked.dataset.services if asked else [about.service]))  # fmt: skip
+        for key, kind, name, known in named:
+            if name not in known:
+                raise ValueError(f"{key} names no {kind}: {name!r}. {did_you_mean(name, known)}")
+        for key, name in shown.items():
+            if (found := self.models[name].question) != self.shadow.question:
+                raise ValueError(f"{key} {name!r} answers {found!r}, shadow.question is {self.shadow.question!r}")
         return self
 
     @property

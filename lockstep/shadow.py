@@ -25,6 +25,7 @@ from lockstep.project import Project, project
 from lockstep.psi import profile, psi, quantiles
 from lockstep.settings import Shadow
 from lockstep.stage import stage
+from lockstep.vectors import without_vectors
 
 __all__ = ["Comparison", "Side", "compare", "decide", "differing", "main", "write"]
 
@@ -34,7 +35,7 @@ SCORES = ("champion", "challenger")
 class Side(NamedTuple):
     """One model of a comparison.
 
-    `version` is the hash of its file; `rows` the keys (entity, cutoff, part) and `features` that it read; `scores` the
+    `version` is the hash of its file; `rows` the keys (row, cutoff, part) and `features` that it read; `scores` the
     same keys, ``label`` and ``score``, for the train rows and the test rows.
     """
 
@@ -49,7 +50,7 @@ class Comparison(NamedTuple):
     """What a comparison found.
 
     `summary` is plain JSON; `drift` has one row a column (``column``, ``psi``, ``edges``, ``null_train``,
-    ``null_test``, ``over``); `scores` one row a key (entity, cutoff, part, label, champion, challenger).
+    ``null_test``, ``over``); `scores` one row a key (row, cutoff, part, label, champion, challenger).
     """
 
     summary: dict[str, Any]
@@ -57,7 +58,7 @@ class Comparison(NamedTuple):
     scores: pl.DataFrame
 
 
-def compare(champion: Side, challenger: Side, entity: Sequence[str], settings: Shadow) -> Comparison:
+def compare(champion: Side, challenger: Side, row: Sequence[str], settings: Shadow) -> Comparison:
     """Compare two models on the rows that both scored, in whatever order they come.
 
     Raises
@@ -72,7 +73,7 @@ def compare(champion: Side, challenger: Side, entity: Sequence[str], settings: S
             "the challenger is the champion", where="params.yaml serve.model and shadow.challenger",
             found=champion.name, do="Name another model as one of them.",
         )  # fmt: skip
-    keys = [*entity, "cutoff", "part"]
+    keys, entity = [*row, "cutoff", "part"], row[:1]
     scores = _joined(champion, challenger, keys)
     shared = _shared(champion, challenger, keys)
     _same_features(shared, settings.changed, f"the rows of {champion.name} and {challenger.name}")
@@ -81,6 +82,7 @@ def compare(champion: Side, challenger: Side, entity: Sequence[str], settings: S
     drift = _drift(champion, challenger, scores, settings.drift)
     sides, difference = _outcome(test, entity, settings)
     summary = {
+        "question": settings.question,
         **decide(champion.name, challenger.name, difference, settings.minimum_gain),
         "champion": {"model": champion.name, "version": champion.version, **sides["champion"]},
         "challenger": {"model": challenger.name, "version": challenger.version, **sides["challenger"]},
@@ -302,17 +304,18 @@ def _side(here: Project, name: str, rows: pl.DataFrame, keys: list[str]) -> Side
     predicted = read_parquet(built / "evaluate" / name / "predictions.parquet").with_columns(part=pl.lit("test"))
     columns = [*keys, "label", "score"]
     scores = pl.concat([scored.select(columns), predicted.select(columns)])
-    return Side(name, card["hashes"]["model"], features, rows.select(*keys, *features), scores)
+    plain = without_vectors(rows.select(*keys, *features))
+    return Side(name, card["hashes"]["model"], plain.columns[len(keys) :], plain, scores)
 
 
 def main() -> None:
     """Run the stage."""
     here = project()
-    rows = read_parquet(here.root / "artifacts/dataset/training.parquet")
-    entity = read_json(here.root / "artifacts/dataset/dataset.json")["entity"]
+    asked = here.root / "artifacts/dataset" / here.settings.shadow.question
+    rows, row = read_parquet(asked / "training.parquet"), read_json(asked / "columns.json")["keys"]
     names = (here.settings.serve.model, here.settings.shadow.challenger)
-    champion, challenger = (_side(here, name, rows, [*entity, "cutoff", "part"]) for name in names)
-    found = compare(champion, challenger, entity, here.settings.shadow)
+    champion, challenger = (_side(here, name, rows, [*row, "cutoff", "part"]) for name in names)
+    found = compare(champion, challenger, row, here.settings.shadow)
     write(found, here.root / "artifacts/shadow")
     print(f"{found.summary['decision']}: {found.summary['reason']}")
 

@@ -33,9 +33,13 @@ Labels = NDArray[np.int64]
 
 
 class Columns(NamedTuple):
-    """What a model reads of the training set: the keys of its entity, and names and Polars types of its features."""
+    """What a model reads of the training set: names and Polars types of its features, and the keys of a row.
 
-    entity: tuple[str, ...]
+    The keys and the cut-off identify a row. Rows that share the first key are not independent: what is drawn, or fitted
+    apart, is all of them together.
+    """
+
+    keys: tuple[str, ...]
     features: dict[str, str]
 
 
@@ -54,7 +58,7 @@ def train(
     Parameters
     ----------
     rows
-        The training set: the entity's keys, ``cutoff``, ``part``, ``label`` and at least the model's features.
+        The training set: the keys, ``cutoff``, ``part``, ``label`` and at least the model's features.
     horizon_days
         Calendar days that a label looks forward: the embargo.
 
@@ -73,6 +77,7 @@ def train(
     estimator = _fit(x, y, model, scores[best]["params"], settings.seed)
     record = {
         "model": name,
+        "question": model.question,
         "service": model.service,
         "estimator": model.estimator,
         "preprocess": model.preprocess.model_dump(),
@@ -90,7 +95,7 @@ def train(
 
 def _part(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
     """Return the train rows in canonical order, after judging columns and labels."""
-    wanted = [*columns.entity, "cutoff", "part", "label", *columns.features]
+    wanted = [*columns.keys, "cutoff", "part", "label", *columns.features]
     for column in wanted:
         if column not in rows.columns:
             raise DataError(f"no column {column!r}", where="the training set", do=did_you_mean(column, rows.columns))
@@ -103,7 +108,7 @@ def _part(rows: pl.DataFrame, columns: Columns) -> pl.DataFrame:
                 found=rows.schema[column],
                 do="Build the dataset again.",
             )
-    part = rows.filter(pl.col("part") == "train").select(wanted).sort("cutoff", *columns.entity)
+    part = rows.filter(pl.col("part") == "train").select(wanted).sort("cutoff", *columns.keys)
     _judge(part, "the train part")
     return part
 
@@ -118,7 +123,7 @@ def _judge(part: pl.DataFrame, where: str) -> None:
             where=where,
             expected="both 0 and 1, no null",
             found=found,
-            do="Widen the cut-offs in params.yaml (dataset), or lower train.validation_cutoffs.",
+            do="Widen the cut-offs in params.yaml (questions), or lower train.validation_cutoffs.",
         )
 
 
@@ -169,7 +174,7 @@ def _matrix(
     steps = model.preprocess
     preprocess = Preprocess(list(steps.numeric), steps.categorical, seed=seed)
     y = _labels(part)
-    x = preprocess.fit_transform(part.select(columns.features.keys()), y, metrics.entity_codes(part, columns.entity))
+    x = preprocess.fit_transform(part.select(columns.features.keys()), y, metrics.entity_codes(part, columns.keys[:1]))
     if model.estimator == "logistic_regression" and np.isnan(x).any():
         null = preprocess.columns[int(np.isnan(x).any(axis=0).argmax())]
         raise SettingsError(
@@ -233,8 +238,8 @@ def main() -> None:
     """Train the model that the command line names."""
     here, name = project(), sys.argv[1]
     model = named_model(here.settings.models, name)
-    about = read_json(here.root / "artifacts/dataset/dataset.json")
-    rows = read_parquet(here.root / "artifacts/dataset/training.parquet")
+    asked = here.root / "artifacts/dataset" / model.question
+    about, rows = read_json(asked / "columns.json"), read_parquet(asked / "training.parquet")
     columns = columns_of(about, model.service)
     trained = train(rows, columns, name, model, here.settings.train, horizon_days=about["horizon_days"])
     write(trained, here.root / "artifacts/model" / name)
@@ -250,11 +255,11 @@ def named_model(models: Mapping[str, Model], name: str) -> Model:
 
 
 def columns_of(about: Mapping[str, Any], service: str) -> Columns:
-    """Return what `service` reads, from the content of ``dataset.json``."""
+    """Return what `service` reads, from the content of ``columns.json``."""
     services = about["services"]
     if service not in services:
-        raise SettingsError(f"no service {service!r}", where="dataset.json", do=did_you_mean(service, services))
-    return Columns(tuple(about["entity"]), dict(services[service]["features"]))
+        raise SettingsError(f"no service {service!r}", where="columns.json", do=did_you_mean(service, services))
+    return Columns(tuple(about["keys"]), dict(services[service]))
 
 
 if __name__ == "__main__":

@@ -61,3 +61,35 @@ def test_every_feature_of_the_example_has_a_meaning_and_an_owner_and_its_page_na
         assert f'<tr id="{name}">' in page
     assert "<style>" in page
     assert "http" not in page  # it opens offline
+
+
+# Feast 0.67 imports modules that warn of their own future.
+@pytest.mark.filterwarnings("ignore:::feast", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
+def test_feast_knows_owners_tags_and_what_is_deprecated():
+    from lockstep.feast_objects import _view
+
+    spend = Feature("spend", agg.sum("value"), "cents", owner="finance", tags={"unit": "cent"})
+    view = visits(spend, version=2, owner="growth", tags={"tier": "1"}, deprecated="use version 3")
+    found = _view(catalogue(view), view, [])
+    assert (found.name, found.owner) == ("visits_v2", "growth")
+    assert found.tags == {"tier": "1", "version": "2", "status": "deprecated"}
+    (field,) = [f for f in found.schema if f.name == "spend_v2"]
+    assert (field.description, field.tags) == ("cents", {"unit": "cent", "owner": "finance"})
+
+
+def test_a_server_says_first_what_is_deprecated():
+    from types import SimpleNamespace
+
+    from lockstep.errors import DataError
+    from lockstep.serving import _greeting
+
+    def nothing():
+        raise DataError("nothing is online")
+
+    known = catalogue(visits(deprecated="use version 2"), services=[Service("rfm", ["spend"])])
+    predictor = SimpleNamespace(
+        name="m", catalogue=known, card={"service": "rfm"}, example=nothing, keys=["household_id"], request=["cents"]
+    )
+    said = _greeting(predictor, "url")
+    assert said[2].endswith("""-d '{"household_id": 1, "cents": 1}'""")
+    assert said[1] == "deprecated: view visits, read by service rfm. Use version 2."

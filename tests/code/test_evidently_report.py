@@ -79,8 +79,8 @@ def test_evidently_s_own_psi_is_the_textbook_one():
 @pytest.fixture
 def built(tmp_path):
     """A project whose artifacts hold the comparison of two literal models."""
-    write_json({"entity": ["member"]}, tmp_path / "artifacts/dataset/dataset.json")
-    write_parquet(NEW.rows.join(NEW.scores.drop("score"), on=["member", "cutoff", "part"]), tmp_path / "artifacts/dataset/training.parquet")  # fmt: skip  # noqa: E501
+    write_json({"keys": ["member"]}, tmp_path / "artifacts/dataset/club/columns.json")
+    write_parquet(NEW.rows.join(NEW.scores.drop("score"), on=["member", "cutoff", "part"]), tmp_path / "artifacts/dataset/club/training.parquet")  # fmt: skip  # noqa: E501
     write(compare(OLD, NEW, ["member"], SETTINGS), tmp_path / "artifacts/shadow")
     return Project(tmp_path, {})
 

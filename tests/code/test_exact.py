@@ -1,14 +1,16 @@
 import random
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lockstep.clock import INSTANT
 from lockstep.define import Feature
 from lockstep.errors import DefinitionError
-from lockstep.exact import elapsed_days, ratio
+from lockstep.exact import elapsed_days, hour, ratio, weekday
 
 numbers = st.floats(-1e15, 1e15, allow_nan=False)
 
@@ -69,6 +71,30 @@ def test_arithmetic_comparisons_conditions_and_calendars_are_formulas():
         ratio("a", "b").fill_null(0).alias("x"),
     ):
         Feature("x", formula)
+
+
+ZONES = st.sampled_from(["America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"])
+CHANGES = [
+    datetime(2017, 3, 12, 7, tzinfo=UTC),
+    datetime(2017, 11, 5, 6, tzinfo=UTC),
+    datetime(2017, 4, 1, 15, tzinfo=UTC),
+]
+NEAR = st.builds(
+    lambda at, us: at + timedelta(microseconds=us), st.sampled_from(CHANGES), st.integers(-(10**10), 10**10)
+)
+ANY = st.integers(0, 4 * 10**9).map(lambda seconds: datetime.fromtimestamp(seconds, UTC))
+
+
+@given(st.lists(ANY | NEAR, min_size=1, max_size=20), ZONES)
+def test_hour_and_weekday_are_those_of_the_clocks_and_calendar_of_the_zone(at, zone):
+    """Where clocks change as well, and for one request as for many rows."""
+    there = [a.astimezone(ZoneInfo(zone)) for a in at]
+    Feature("h", hour("at", zone))  # they are formulas
+    frame = pl.DataFrame({"at": at}, schema={"at": INSTANT})
+    found = frame.select(hour("at", zone), d=weekday("at", zone))
+    assert found.dtypes == [pl.Int64, pl.Int64]
+    assert found.rows() == [(t.hour, t.isoweekday()) for t in there]
+    assert [frame[i].select(hour("at", zone), d=weekday("at", zone)).row(0) for i in range(len(at))] == found.rows()
 
 
 @pytest.mark.xfail(

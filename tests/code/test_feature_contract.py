@@ -1,5 +1,6 @@
 """What a feature promises of its values, and every value and definition that breaks the promise."""
 
+import math
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -138,6 +139,7 @@ def test_one_look_at_a_frame_tells_whether_anything_is_wrong():
         ),
         (Feature("n", agg.count(), default=True), pl.Int64(), "a default of another type"),
         (Feature("x", agg.mean("cents"), default=1), pl.Float64(), "a default of another type in feature x"),
+        (Feature("x", agg.mean("cents"), default=math.nan), pl.Float64(), r"found nan. .*finite"),
         (Feature("x", agg.last("at"), default=datetime(2017, 1, 1)), pl.Datetime("us", "UTC"), "another type"),  # noqa: DTZ001
         (
             Feature("n", agg.count(), default=-1),

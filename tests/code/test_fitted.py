@@ -10,16 +10,18 @@ from feast import FeatureView, Field, FileSource
 from feast.types import Array, Float64, Int64
 from polars.testing import assert_frame_equal
 
-from features.category import SIZE, VECTOR, decompose
+from features.category import SIZE, VECTOR, category_vectors, decompose
 from lockstep import agg
+from lockstep.catalogue import entries, entry
 from lockstep.clock import INSTANT, Zone, days
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
-from lockstep.define import FITTED_AT, Entity, Feature, FittedView, Source, View
+from lockstep.define import FITTED_AT, Entity, Feature, FittedView, OnDemandView, Source, View
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table
-from lockstep.leakage import _bits
 from lockstep.snapshots import build, feature_schema, snapshot
+from lockstep.vectors import bits
+from tests.code.definitions import catalogue
 from tests.code.shop import CUSTOMER
 
 # Feast 0.67 imports modules that warn of their own future.
@@ -191,10 +193,23 @@ def test_its_types_are_those_declared():
     assert schema == {"vector": pl.Array(pl.Float64, 2), "fitted": INSTANT}
 
 
+def test_the_catalogue_tells_that_it_is_fitted_and_with_what():
+    told = entry(entries(catalogue(category_vectors)), VECTOR)
+    assert (told["type"], told["window"], told["computed"]) == (
+        "Array(Float64, shape=(8,))", "fit", "vectors(), anew every 1mo",
+    )  # fmt: skip
+
+
+def test_a_vector_in_a_formula_of_the_request_is_refused():
+    has = Feature("has", pl.col(VECTOR).is_not_null())
+    with pytest.raises(DefinitionError, match=r"a vector in a formula of the request in on-demand view now"):
+        catalogue(category_vectors, on_demand=[OnDemandView("now", [category_vectors], {"at": INSTANT}, [has])])
+
+
 def test_the_proof_of_leakage_sees_one_bit_of_a_vector():
     kind = pl.Array(pl.Float64, 2)
     a, b = (pl.Series([[1.0, zero], None], dtype=kind) for zero in (0.0, -0.0))
-    assert _bits(a).ne_missing(_bits(b)).to_list() == [True, False]
+    assert bits(a).ne_missing(bits(b)).to_list() == [True, False]
 
 
 def test_vectors_pass_through_feast_as_they_are_with_null_where_there_is_none(make, tmp_path):

@@ -38,9 +38,13 @@ def test_the_code_dependencies_of_every_stage_are_its_import_closure():
     assert check_deps(project(ROOT)) == {}
 
 
+def test_the_clock_of_request_time_features_is_the_declared_zone():
+    assert project(ROOT).settings.zone == project(ROOT).load("on_demand")[0].ZONE
+
+
 def test_every_stage_depends_on_the_lock():
     for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        assert "requirements.lock" in stage["deps"], name
+        assert "requirements.lock" in stage.get("do", stage)["deps"], name
 
 
 def test_the_zone_of_feast_is_the_zone_of_the_settings():
@@ -51,16 +55,17 @@ def test_the_zone_of_feast_is_the_zone_of_the_settings():
 def test_the_graph_lists_stages_after_what_they_wait_for():
     graph = stages(ROOT)
     assert set(graph) == {
-        "validate", "features", "dataset", "baselines", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full",
+        "validate", "features", "dataset@lapse", "dataset@back", "baselines@lapse", "baselines@back", "train@rfm",
+        "train@full", "train@till", "evaluate@rfm", "evaluate@full", "evaluate@till",
         "shadow",
     }  # fmt: skip
     done = set()
     for name, waits in graph.items():
         assert set(waits) <= done, name
         done.add(name)
-    assert set(graph["evaluate@full"]) >= {"train@full", "baselines", "dataset"}
+    assert set(graph["evaluate@full"]) >= {"train@full", "baselines@lapse", "dataset@lapse"}
     assert "train@rfm" not in graph["evaluate@full"]
-    assert set(graph["shadow"]) == {"dataset", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full"}
+    assert set(graph["shadow"]) == {"dataset@lapse", "train@rfm", "train@full", "evaluate@rfm", "evaluate@full"}
 
 
 @pytest.fixture

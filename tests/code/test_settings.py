@@ -22,16 +22,28 @@ def written(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("train_until:", "train_untl:", r"unknown key 'dataset.train_untl' in params.yaml. Did you mean 'train_until'"),
+        (
+            "train_until:",
+            "train_untl:",
+            r"unknown key 'questions.lapse.dataset.train_untl' in params.yaml. Did you mean 'train_until'",
+        ),
         ("zone:", "zon:", r"unknown key 'zon' in params.yaml. Did you mean 'zone'"),
         ("grid: {", "grids: {", r"unknown key 'models.rfm.grids' in params.yaml. Did you mean 'grid'"),
-        ('"2017-08-21"', '"2017-08-32"', r"dataset.train_until.*'2017-08-32' is not a day; write it as YYYY-MM-DD"),
-        ('"2017-08-21"', "2017-08-21", r"dataset.train_until.*not a quoted day"),
+        (
+            '"2017-08-21"',
+            '"2017-08-32"',
+            r"questions.lapse.dataset.train_until.*'2017-08-32' is not a day; write it as YYYY-MM-DD",
+        ),
+        ('"2017-08-21"', "2017-08-21", r"questions.lapse.dataset.train_until.*not a quoted day"),
         ('"2017-08-21"', '"2017-09-18"', r"train_until 2017-09-18 must be before test_from"),
         ("estimator: hist", "estimator: his", r"models.rfm.estimator"),
         ("seed: 0", "seed: zero", r"bad value for 'train.seed' in params.yaml: found .*integer"),
         ("resamples: 200", "resamples: 2", r"evaluate.resamples"),
         ("zone:", "zone: [", r"not YAML in params.yaml"),
+        ("question: lapse", "question: laps", r"models.rfm.question names no question: 'laps'. Did you mean 'lapse'"),
+        ("service: full", "service: ful", r"models.full.service names no service of lapse: 'ful'. Did you mean 'full'"),
+        ("challenger: full", "challenger: till", r"challenger 'till' answers 'back', shadow.question is 'lapse'"),
+        ("model: rfm", "model: rmf", r"serve.model names no model: 'rmf'. Did you mean 'rfm'"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_its_key(written, old, new, said):
@@ -41,9 +53,9 @@ def test_a_wrong_setting_is_one_sentence_that_names_its_key(written, old, new, s
 
 def test_settings_are_frozen_and_read_as_types():
     settings = read_settings(PARAMS)
-    assert len(settings.dataset.cutoffs.days()) == 36
+    assert len(settings.questions["lapse"].dataset.cutoffs.days()) == 36
     with pytest.raises(ValueError, match="frozen"):
-        settings.dataset.train_until = None
+        settings.questions["lapse"].dataset.train_until = None
 
 
 def test_no_settings_at_all_says_where_to_run(tmp_path):

@@ -13,7 +13,7 @@ from lockstep.psi import profile, psi
 from lockstep.settings import Shadow
 from lockstep.shadow import Side, compare, decide, differing, write
 
-SETTINGS = Shadow(challenger="new", minimum_gain=0.002, drift=0.2, seed=0, resamples=40)
+SETTINGS = Shadow(question="club", challenger="new", minimum_gain=0.002, drift=0.2, seed=0, resamples=40)
 DAYS = {"train": date(2020, 1, 6), "test": date(2020, 3, 2)}
 
 

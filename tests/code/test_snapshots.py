@@ -12,8 +12,8 @@ from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
 from lockstep.errors import DataError, DefinitionError
-from lockstep.events import Events, event_schema, read_tables
-from lockstep.exact import ratio
+from lockstep.events import Events, Table, event_schema, read_tables
+from lockstep.exact import elapsed_days, ratio, weekday
 from lockstep.snapshots import build, feature_schema, snapshot
 from tests.code import oracle
 
@@ -170,6 +170,19 @@ def test_a_formula_reads_the_features_before_it():
     assert computed(features, rows, date(2017, 3, 13), [1]).select("c", "d", "e").row(0) == (500, 5.0, 10.0)
 
 
+def test_a_formula_reads_the_instant_at_which_the_day_begins():
+    rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 11, 17, tzinfo=UTC), "cents": 500, "shop": "a"}]
+    features = [
+        Feature("last_at", agg.last("at")),
+        Feature("days_since", elapsed_days("last_at", "event_timestamp")),
+        Feature("weekday", weekday("event_timestamp", "America/New_York")),
+    ]
+    got = computed(features, rows, date(2017, 3, 13), [1, 2]).select("days_since", "weekday")
+    assert got.rows() == [(35 / 24, 1), (None, 1)]  # from noon on the 11th over a day of 23 hours; a Monday
+    schema = feature_schema(view(*features), pl.Schema({**SCHEMA, EVENT_DAY: pl.Date}))
+    assert schema["days_since"] == pl.Float64
+
+
 def test_an_infinite_feature_is_an_error_of_its_definition():
     rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 1, tzinfo=UTC), "cents": 0, "shop": "a"}]
     features = [Feature("n", agg.count()), Feature("c", agg.sum("cents")), Feature("bad", pl.col("n") / pl.col("c"))]
@@ -233,6 +246,24 @@ def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_p
         frame = pl.read_parquet(tmp_path / f"out/{day}.parquet")
         assert frame.is_empty()
         assert frame.schema == {"who": pl.Int64, "event_timestamp": INSTANT, "created": INSTANT, **types}
+
+
+@pytest.mark.parametrize("claim", [{}, {"causal": True}, {"within_day": True}])
+def test_events_of_nobody_are_in_no_row_and_shift_no_others(tmp_path, claim):
+    (tmp_path / "lines.yaml").write_text(LINES.replace("who: {type: int64}", "who: {type: int64, nullable: true}"))
+    contracts = load_contracts(tmp_path)
+    source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
+    day = date(2017, 3, 11)
+    people = [None, 2, None, 1, 2, None]
+    rows = [(who, n, ZONE.start(day), 10**n, None, False, False, day) for n, who in enumerate(people)]
+    lines = pl.DataFrame(rows, contracts["lines"].clean_schema(), orient="row")
+    about = [Feature("n", agg.count()), Feature("sum", agg.sum("cents", days=1))]
+    events = Events(source, {"lines": Table(contracts["lines"], lines, ZONE)}, day, date(2017, 3, 12))
+    assert events.short is bool(claim)
+    cache = DayCache(tmp_path / "days", Hashes(tmp_path / "hashes.json"))
+    build(View("v", [SHOPPER], source, about, ttl_days=1), events, {date(2017, 3, 12): "key"}, tmp_path / "out", cache)
+    found = pl.read_parquet(tmp_path / "out/2017-03-12.parquet").select("who", "n", "sum")
+    assert found.rows() == [(1, 1, 1000), (2, 2, 10010)]
 
 
 def test_types_follow_from_the_definition():

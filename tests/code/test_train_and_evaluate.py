@@ -32,6 +32,7 @@ CUTOFFS = [date(2020, 1, 6) + timedelta(days=7 * i) for i in range(12)]
 FEATURES = {"visits": "Int64", "pause": "Float64", "region": "String"}
 COLUMNS = Columns(("member",), FEATURES)
 BOOSTING = Model(
+    question="q",
     service="s",
     estimator="hist_gradient_boosting",
     preprocess=Preprocess(numeric=["clip"]),
@@ -39,14 +40,15 @@ BOOSTING = Model(
     grid={"learning_rate": [0.1, 0.3], "max_iter": [3, 10]},
 )
 LOGISTIC = Model(
+    question="q",
     service="s",
     estimator="logistic_regression",
     preprocess=Preprocess(numeric=["impute", "log", "scale"], categorical="target"),
     grid={"C": [0.1, 1.0]},
 )
 TRAIN = Train(seed=0, validation_cutoffs=2)
-EVALUATE = Evaluate(seed=0, resamples=20, slices={"visits": [3, 10]})
-BASELINES = Baselines(recency="pause", bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
+EVALUATE, SLICES = Evaluate(seed=0, resamples=20), {"visits": [3, 10]}
+BASELINES = Baselines(logistic={"recency": "pause"}, bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
 HORIZON = 14
 
 
@@ -222,7 +224,7 @@ def test_an_unknown_model_or_service_is_named_with_the_nearest():
     with pytest.raises(SettingsError, match=r"no model 'on'.*Did you mean 'one'"):
         train_stage.named_model({"one": BOOSTING}, "on")
     with pytest.raises(SettingsError, match=r"no service 'x'.*Known: s"):
-        columns_of({"entity": ["member"], "services": {"s": {}}}, "x")
+        columns_of({"keys": ["member"], "services": {"s": {}}}, "x")
 
 
 # --- baselines
@@ -333,7 +335,7 @@ def test_bg_nbd_counts_repeat_purchases_and_days_since_the_first():
 
 
 def test_a_baseline_on_a_column_that_is_not_there_is_named():
-    settings = BASELINES.model_copy(update={"recency": "paus"})
+    settings = BASELINES.model_copy(update={"logistic": {"recency": "paus"}})
     with pytest.raises(DataError, match=r"no column 'paus'.*Did you mean 'pause'"):
         score_baselines(ROWS, ("member",), settings, horizon_days=HORIZON)
 
@@ -344,7 +346,7 @@ def test_a_baseline_on_a_column_that_is_not_there_is_named():
 @pytest.fixture(scope="module")
 def found(saved, scores):
     folder, hashes = saved
-    return evaluate(ROWS, COLUMNS, open_model(folder, hashes), EVALUATE, scores.scores.drop("label"))
+    return evaluate(ROWS, COLUMNS, open_model(folder, hashes), EVALUATE, scores.scores.drop("label"), slices=SLICES)
 
 
 def test_metrics_are_those_of_the_predictions_of_the_saved_model(found, trained):
@@ -385,9 +387,8 @@ def test_slices_of_one_column_hold_every_row_once(found):
 
 
 def test_a_slice_on_a_column_that_is_not_there_is_named(saved, scores):
-    settings = EVALUATE.model_copy(update={"slices": {"visit": [3]}})
     with pytest.raises(SettingsError, match=r"no column 'visit'.*Did you mean 'visits'"):
-        evaluate(ROWS, COLUMNS, open_model(*saved), settings, scores.scores.drop("label"))
+        evaluate(ROWS, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"), slices={"visit": [3]})
 
 
 def test_unseen_categories_and_new_nulls_are_scored_and_counted(saved, scores):
@@ -395,7 +396,7 @@ def test_unseen_categories_and_new_nulls_are_scored_and_counted(saved, scores):
     other = ROWS.with_columns(
         region=pl.when(test).then(pl.lit("far away")).otherwise("region"), visits=pl.when(~test).then("visits")
     )
-    found = evaluate(other, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"))
+    found = evaluate(other, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"), slices=SLICES)
     assert found.new_nulls == {"visits": found.metrics["rows"]}
     assert found.predictions["score"].is_finite().all()
 
@@ -411,12 +412,12 @@ def test_unseen_categories_and_new_nulls_are_scored_and_counted(saved, scores):
 )
 def test_rows_that_the_model_was_not_fitted_for_are_refused(saved, scores, frame, message):
     with pytest.raises(DataError, match=message):
-        evaluate(frame, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"))
+        evaluate(frame, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"), slices=SLICES)
 
 
 def test_baselines_of_other_rows_are_refused(saved, scores):
     with pytest.raises(DataError, match="scores of other rows"):
-        evaluate(ROWS, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label").head(-1))
+        evaluate(ROWS, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label").head(-1), slices=SLICES)
 
 
 def test_curves_end_where_they_must_and_are_short():
@@ -458,20 +459,31 @@ def here(tmp_path, monkeypatch):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "lockstep").symlink_to(ROOT / "lockstep")
     text = (
-        (ROOT / "params.yaml").read_text().split("models:")[0].replace("validation_cutoffs: 4", "validation_cutoffs: 2")
+        (
+            (ROOT / "params.yaml")
+            .read_text()
+            .split("models:")[0]
+            .replace("validation_cutoffs: 4", "validation_cutoffs: 2")
+        )
+        .replace("questions:\n  lapse:", "questions:\n  q:")
+        .replace("[rfm, full, baselines]", "[s]")
     )
-    mine = {"models": {"one": BOOSTING, "two": LOGISTIC}, "baselines": BASELINES, "evaluate": EVALUATE}
+    text = text.replace("{recency: days_since_last_trip}", "{recency: pause}").replace("first_trip_at", "first_at")
+    text = text.replace("frequency: trips_total", "frequency: visits").replace("last_trip_at", "last_at")
+    text = text.replace("trips_90d: [3, 10, 30]", "visits: [3, 10]").replace("      tenure_days: [90, 180]\n", "")
+    mine = {"models": {"one": BOOSTING, "two": LOGISTIC}, "evaluate": EVALUATE}
     mine |= {
         "serve": Serve(model="one"),
-        "shadow": Shadow(challenger="two", minimum_gain=0, drift=0.2, seed=0, resamples=20),
+        "shadow": Shadow(question="q", challenger="two", minimum_gain=0, drift=0.2, seed=0, resamples=20),
     }
     for key, value in mine.items():
         plain = {k: v.model_dump() for k, v in value.items()} if isinstance(value, dict) else value.model_dump()
         text += f"{key}: {json.dumps(plain)}\n"
     (tmp_path / "params.yaml").write_text(text)
-    write_parquet(ROWS, tmp_path / "artifacts/dataset/training.parquet")
-    about = {"entity": ["member"], "horizon_days": HORIZON, "services": {"s": {"features": FEATURES}}}
-    write_json({**about, "hashes": {"code": "1", "features": "2"}}, tmp_path / "artifacts/dataset/dataset.json")
+    built = tmp_path / "artifacts/dataset/q"
+    write_parquet(ROWS, built / "training.parquet")
+    write_json({"keys": ["member"], "horizon_days": HORIZON, "services": {"s": FEATURES}}, built / "columns.json")
+    write_json({"question": "q", "hashes": {"code": "1", "features": "2"}}, built / "dataset.json")
     write_json({"hashes": {"code": "3", "data": "4", "clean": "5"}}, tmp_path / "artifacts/validation.json")
     write_json({"hashes": {"code": "6", "features": "2"}}, tmp_path / "artifacts/features.json")
     monkeypatch.chdir(tmp_path)
@@ -484,7 +496,7 @@ def run(monkeypatch, stage, *names):
 
 
 def run_all(monkeypatch):
-    run(monkeypatch, baselines_stage)
+    run(monkeypatch, baselines_stage, "q")
     for name in ("one", "two"):
         run(monkeypatch, train_stage, name)
         run(monkeypatch, evaluate_stage, name)
@@ -496,7 +508,7 @@ from pathlib import Path
 from lockstep import baselines
 from lockstep.files import write_parquet
 from lockstep.settings import Baselines, BgNbd
-names = Baselines(recency="pause", bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
+names = Baselines(logistic={"recency": "pause"}, bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
 rows = pl.read_parquet(sys.argv[1])
 scored = baselines.score_baselines(rows, ("member",), names, horizon_days=14)
 write_parquet(scored.scores, Path(sys.argv[2]))
@@ -525,8 +537,8 @@ def test_the_stages_write_what_the_graph_expects_and_a_second_run_the_same_bytes
         wanted = {f"artifacts/model/{model}/{n}" for n in ("model.skops", "preprocess.skops", "train.json")}
         wanted |= {f"artifacts/evaluate/{model}/{n}" for n in (*names, *plots)}
         assert wanted <= set(first)
-    assert {"artifacts/baselines/baselines.json", "artifacts/baselines/scores.parquet"} <= set(first)
-    assert capsys.readouterr().out.startswith("baselines: mean AUC 0.5")
+    assert {"artifacts/baselines/q/baselines.json", "artifacts/baselines/q/scores.parquet"} <= set(first)
+    assert capsys.readouterr().out.startswith("baselines of q: mean AUC 0.5")
     run_all(monkeypatch)
     assert contents(here) == first
 

@@ -2,14 +2,17 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
 import pytest
 
 from tests.conftest import ENV, lockstep
-from tests.data.test_serving import serving
+from tests.data.test_online import keys
+from tests.data.test_serving import forge, refused, serving
 
 CLOCK = datetime(2018, 1, 1, 5, tzinfo=UTC)
 UNKNOWN = 999_999
@@ -78,8 +81,6 @@ def versions(built_slice, once):
     """The slice with version 2 of household_trips, whose spend_90d is 1.3 times that of version 1."""
 
     def make(folder):
-        import shutil
-
         shutil.copytree(built_slice, folder, symlinks=True)
         add(folder, "features/household.py", VIEWS)
         add(folder, "features/services.py", SERVICES)
@@ -131,3 +132,25 @@ def test_what_stands_in_for_a_row_has_the_same_bits_online_and_offline_and_is_fl
             assert answer["defaulted"] == (names if who == UNKNOWN or at == late else [])
     assert features[3]["trips_total"] == 0
     assert features[3]["days_since_last_trip"] == 31 + 5 / 24
+
+
+def test_a_household_that_never_used_a_coupon_has_none_and_one_whose_row_is_lost_has_no_answer(online_slice, copy):
+    folder = copy(online_slice)
+    used = pl.read_parquet(folder / "artifacts/features/household_coupons/v1/2018-01-01.parquet")[
+        "household_id"
+    ].to_list()
+    with serving(folder, "--model", "full") as client:
+        answers = {who: client.post("/predict", json={"household_id": who}) for who in keys(folder)}
+        told = {who: answer.json() for who, answer in answers.items() if answer.status_code == 200}
+        assert set(told) & set(used)
+        assert set(told) - set(used)
+        for who, answer in told.items():
+            assert ("redemptions_90d" in answer["defaulted"]) is (who not in used)
+            assert answer["features"]["redemptions_90d"] == 0 or who in used
+        forge(folder, "DELETE FROM lockstep_household_coupons")
+        for who, before in told.items():
+            answer = client.post("/predict", json={"household_id": who})
+            if who in used:
+                refused(answer, 503, rf"a row is missing or incomplete in household_coupons, household_id {who}")
+            else:
+                assert answer.json() == before

@@ -98,11 +98,11 @@ def damaged(path):
 )
 def test_a_damaged_snapshot_stops_the_training_set_by_name_and_leaves_the_one_before(built_slice, copy, spoil, said):
     folder = copy(built_slice)
-    path, published = folder / SNAPSHOT, folder / "artifacts/dataset/training.parquet"
+    path, published = folder / SNAPSHOT, folder / "artifacts/dataset/lapse/training.parquet"
     path.chmod(0o644)
     before = published.read_bytes()
     spoil(path)
-    done = lockstep(folder, module="lockstep.dataset")
+    done = lockstep(folder, "lapse", module="lockstep.dataset")
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: {said}")
     assert "household_trips/v1/2017-06-12.parquet" in done.stderr
@@ -113,7 +113,7 @@ def test_a_damaged_snapshot_stops_the_training_set_by_name_and_leaves_the_one_be
 def test_a_view_without_snapshots_stops_the_training_set_by_name(built_slice, copy):
     folder = copy(built_slice)
     shutil.rmtree(folder / "artifacts/features/household_coupons")
-    done = lockstep(folder, module="lockstep.dataset")
+    done = lockstep(folder, "lapse", module="lockstep.dataset")
     assert done.returncode == 2, done.stderr
     assert "no parquet file in " in done.stderr
     assert "household_coupons" in done.stderr

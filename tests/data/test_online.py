@@ -62,10 +62,14 @@ def equal(folder, day="2018-01-01"):
     """What the proof of `day` says when all are equal."""
     views = folder / "artifacts/features"
     rows = {"households": len(keys(folder, day))}
-    for whose, view in (("stores", "store_trips"), ("household x stores", "household_store")):
+    for whose, view in (
+        ("stores", "store_trips"),
+        ("household x stores", "household_store"),
+        ("categories", "category_vectors"),
+    ):
         rows[whose] = pl.read_parquet(views / view / f"v1/{day}.parquet").height
     said = ", ".join(f"{n:,} of {n:,} {whose}" for whose, n in rows.items())
-    return f"{said} equal online and offline in 34 features, snapshot {day}"
+    return f"{said} equal online and offline in {len(Catalogue(project(folder)).types)} features, snapshot {day}"
 
 
 def test_a_snapshot_goes_online_and_every_household_is_equal(online_slice):

@@ -17,6 +17,7 @@ import yaml
 
 from lockstep.files import tree_hash
 from lockstep.lock import lock_outputs
+from lockstep.page import write_page
 from tests.conftest import ENV, git, lockstep
 
 BIN = str(Path(sys.executable).parent)
@@ -74,12 +75,13 @@ def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
     said = (built_slice / "state/run.out").read_text()
     ledger = said[said.index("landings ") :]
-    names = "landings rows features dataset full rfm bg_nbd recency mean shadow online outputs"
-    for name in names.split():
+    names = "landings, rows, features, lapse, lapse full, lapse rfm, lapse bg_nbd, lapse recency, lapse mean, back"
+    names += ", back till, back frequency, back cadence, back recency, back mean, shadow, online, outputs"
+    for name in names.split(", "):
         assert re.search(rf"^{name} +\S", ledger, re.MULTILINE), name
     assert ledger.rstrip().endswith("open state/report.html")
     page = (built_slice / "state/report.html").read_text()
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 8
     # Nothing is fetched: no address but the names of XML's own vocabularies.
     assert {u.split("/")[2] for u in re.findall(r"https?://[^\s\"'<>]+", page)} <= {
         "www.w3.org",
@@ -91,6 +93,23 @@ def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
     links = re.findall(r'<a href="([^"]+)"', page)
     assert len(links) >= 5
     assert not [link for link in links if not (built_slice / "state" / link).exists()]
+
+
+def test_the_page_shows_what_became_of_the_rows_of_each_table(built_slice, copy):
+    folder = copy(built_slice)
+    validation = json.loads((folder / "artifacts/validation.json").read_text())
+    counts = {"rows": 901, "clean": 902, "quarantined": 903, "duplicates": 904, "late": 905, "corrections": 906,
+              "deletions": 907}  # fmt: skip
+    validation["tables"]["coupons"] |= counts
+    (folder / "artifacts/validation.json").unlink()  # DVC protects its outputs
+    (folder / "artifacts/validation.json").write_text(json.dumps(validation))
+    write_page(folder, {"online": "nothing"}, folder / "page.html")
+    page = (folder / "page.html").read_text()
+    table = page[page.index("<h2>Tables</h2>") : page.index("<h2>Features</h2>")]
+    names = re.findall(r'<th class="n">([^<]+)</th>', table)
+    assert names == ["rows in", "out", "quarantined", "duplicates", "late", "corrections", "deletions"]
+    (row,) = re.findall(r"<tr><td>coupons</td>(.*?)</tr>", table, re.DOTALL)
+    assert [int(n) for n in re.findall(r'<td class="n">(\d+)</td>', row)] == list(counts.values())
 
 
 def test_no_warning_of_a_dependency_reaches_the_screen(built_slice):
@@ -222,10 +241,14 @@ class TestBadData:
         honest = params.read_text()
         params.write_text(honest.replace("train_until:", "train_untill:"))
         self.refused(
-            folder, 2, r"^error: unknown key 'dataset.train_untill' in params.yaml. Did you mean 'train_until'\?"
+            folder,
+            2,
+            r"^error: unknown key 'questions.lapse.dataset.train_untill' in params.yaml. Did you mean 'train_until'\?",
         )
         params.write_text(honest.replace('"2017-08-21"', '"2017-08-41"'))
-        self.refused(folder, 2, r"^error: bad value for 'dataset.train_until' in params.yaml.*YYYY-MM-DD")
+        self.refused(
+            folder, 2, r"^error: bad value for 'questions.lapse.dataset.train_until' in params.yaml.*YYYY-MM-DD"
+        )
         params.write_text(
             honest.replace('"2017-12-04"}', '"2017-12-04"}')
             .replace('first: "2017-04-03"', 'first: "2017-08-14"')
@@ -306,7 +329,7 @@ def test_future_rows_copies_and_rivals_are_counted_and_kept_out_of_every_feature
 
 def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, copy):
     folder = copy(built_slice)
-    deps = {n.split("@")[0]: s for n, s in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items()}
+    deps = {n: s.get("do", s) for n, s in yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].items()}
     code = (
         "import sys, runpy\n"
         "module, *words = sys.argv[1:]\n"
@@ -319,7 +342,8 @@ def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, 
         "mine = {pathlib.Path(f).relative_to(here) for f in files if f and pathlib.Path(f).is_relative_to(here)}\n"
         "print(*sorted(map(str, mine)))\n"
     )
-    stages = {"features": [], "dataset": [], "baselines": [], "train": ["rfm"], "evaluate": ["rfm"], "shadow": []}
+    stages = {"dataset": ["lapse"], "baselines": ["back"], "train": ["rfm"], "evaluate": ["till"]}
+    stages |= {"features": [], "shadow": []}
     for name, words in stages.items():
         module = re.search(r"-m (\S+)", deps[name]["cmd"]).group(1)
         done = subprocess.run(
@@ -355,22 +379,12 @@ def test_a_module_that_the_graph_does_not_know_stops_the_run(built_slice, copy):
     assert re.search(r"^error: code dependencies.*missing features/more.py.*lockstep deps --write", one_sentence(done))
 
 
-def test_a_model_that_is_not_in_the_matrix_of_the_graph_is_told(built_slice, copy):
-    folder = copy(built_slice)
-    params = (folder / "params.yaml").read_text(encoding="utf-8")
-    (folder / "params.yaml").write_text(
-        params.replace("  full:\n", "  fuller:\n").replace("challenger: full", "challenger: rfm")
-    )
-    done = lockstep(folder, "run")
-    assert done.returncode == 2
-    assert "model 'full' is missing in models in params.yaml" in done.stderr
-
-
 WRONG = {
     r"^error: not Python in features/household.py line \d+: found ": ("features/household.py", "    ],\n)", "    \n)"),
     r"unknown feature 'trips_90' .* Did you mean 'trips_90d'\?": ("features/services.py", '"trips_90d"', '"trips_90"'),
     r"unknown event column 'valu' .* mean 'value'\?": ("features/household.py", 'agg.sum("value")', 'agg.sum("valu")'),
-    r"no service 'ful' in models.full.service of params": ("params.yaml", "service: full", "service: ful"),
+    r"full.service names no service of lapse: 'ful'. Did": ("params.yaml", "service: full", "service: ful"),
+    r"^error: no service 'till' in params.yaml. Did you mean 'tall'\?": ("features/services.py", '"till",', '"tall",'),
 }
 
 
@@ -428,7 +442,12 @@ def test_dvc_shows_metrics_params_and_plots_as_its_users_know_them(built_slice, 
     status = json.loads(dvc("status", "--json"))
     assert "auc" in dvc("metrics", "diff", "--all")
     assert dvc("plots", "diff", "HEAD", "--json")
-    assert set(status) == {"baselines", "evaluate@full", "evaluate@rfm", "shadow"}
+    assert set(status) == {
+        "baselines@back",
+        "baselines@lapse",
+        *(f"evaluate@{m}" for m in ("full", "rfm", "till")),
+        "shadow",
+    }
 
 
 def test_a_day_cache_cut_short_by_a_crash_is_computed_anew(built_slice, copy):

@@ -33,7 +33,10 @@ def refused(folder, code, said):
 
 
 def test_the_two_models_are_judged_on_the_same_rows_by_the_files_that_their_cards_name(built_slice):
-    found, dataset = summary(built_slice), json.loads((built_slice / "artifacts/dataset/dataset.json").read_text())
+    found, dataset = (
+        summary(built_slice),
+        json.loads((built_slice / "artifacts/dataset/lapse/dataset.json").read_text()),
+    )
     assert found["rows"]["joined"] == found["rows"]["champion"] == dataset["parts"]["test"]["rows"]
     assert found["features"] == {"champion": 9, "challenger": 21, "equal": 9}
     for role, name in (("champion", "rfm"), ("challenger", "full")):

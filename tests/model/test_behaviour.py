@@ -30,7 +30,7 @@ def models(built_slice: Path) -> dict[str, Fitted]:
 @pytest.fixture(scope="module")
 def rows(built_slice: Path) -> pl.DataFrame:
     """The test part of the training set."""
-    frame = pl.read_parquet(built_slice / "artifacts/dataset/training.parquet").filter(pl.col("part") == "test")
+    frame = pl.read_parquet(built_slice / "artifacts/dataset/lapse/training.parquet").filter(pl.col("part") == "test")
     assert frame.height > 500
     return frame
 
@@ -121,7 +121,7 @@ def test_who_waits_three_gaps_longer_is_likelier_to_lapse_than_who_has_just_been
 
 @by_model
 def test_a_model_ranks_better_than_recency_alone(models, rows, built_slice, name):
-    recency = read_json(built_slice / "artifacts/baselines/baselines.json")["recency"]["auc"]
+    recency = read_json(built_slice / "artifacts/baselines/lapse/baselines.json")["recency"]["auc"]
     found = auc(rows["label"].cast(pl.Int64).to_numpy(), score(models[name], rows))
     assert found > recency
     assert card(built_slice, name)["metrics"]["auc"] == pytest.approx(found, abs=1e-6)
@@ -136,7 +136,7 @@ def test_every_hash_on_the_card_is_that_of_the_thing_itself(built_slice, name):
     of_files = {
         "model": built / f"model/{name}/model.skops",
         "preprocess": built / f"model/{name}/preprocess.skops",
-        "dataset": built / "dataset/training.parquet",
+        "dataset": built / "dataset/lapse/training.parquet",
         "lock": built_slice / "requirements.lock",
     }
     of_folders = {"data": built_slice / "data", "clean": built / "clean", "features": built / "features"}
