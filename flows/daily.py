@@ -66,7 +66,7 @@ def daily(root: str | None = None, days: int = 0) -> State[dict[str, str]]:
         materialize(folder)
         report(folder)
         lines = ledger_task(folder, data).lines
-    models = [f"{name} {lines[name]}" for name in here.settings.models if name in lines]
+    models = [f"{m} {lines[f'{about.question} {m}']}" for m, about in here.settings.models.items()]
     return Completed(message="; ".join([sealed, *models]), data=lines)
 
 

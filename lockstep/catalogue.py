@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from lockstep.agg import Aggregation
-from lockstep.define import Feature, FittedView, OnDemandView, Question, View
+from lockstep.define import Feature, FittedView, OnDemandView, View
 from lockstep.errors import UserError, did_you_mean
 from lockstep.feast_objects import Catalogue
 from lockstep.files import write_text
@@ -38,7 +38,7 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
     stored = view if isinstance(view, View) else None
     sources = [view] if isinstance(view, View) else list(view.views)
     services = [s.name for s in catalogue.services if name in s.features]
-    models = [m for m, settings in project.settings.models.items() if settings.service in services]
+    readers = {m: about for m, about in project.settings.models.items() if about.service in services}
     return {
         "feature": name,
         "view": view.name,
@@ -58,8 +58,8 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
         "tags": [f"{k}={v}" for k, v in {**(stored.tags if stored else {}), **feature.tags}.items()],
         "ttl_days": min(v.ttl_days for v in sources),
         "services": services,
-        "models": models,
-        "questions": [q.name for q in project.objects("labels", Question)] if models else [],
+        "models": [*readers],
+        "questions": list(dict.fromkeys(about.question for about in readers.values())),
         "formulas": [f.name for f in catalogue.defined.values() if name in f.reads],
     }
 

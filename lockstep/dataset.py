@@ -23,7 +23,7 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import Hashes
-from lockstep.define import OnDemandView, Question
+from lockstep.define import RESERVED, OnDemandView, Question
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
@@ -109,23 +109,50 @@ def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day
 
     Raises
     ------
+    DefinitionError
+        A column that the population lacks, or may not have.
     DataError
         A row twice or with a null key, or a request of another day.
     """
+    row = [*question.row]
     if question.moment == "day":
-        asked = question.population(known.lazy(), day).select(*question.row, pl.lit(zone.start(day), INSTANT).alias(AT))
+        frame = _given(question, known, day, row).select(*row, pl.lit(zone.start(day), INSTANT).alias(AT))
     else:
-        events = pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)])
-        asked = question.population(events.lazy(), day).rename({question.source.event_time: AT})
-    frame = asked.with_columns(pl.lit(day).alias(CUTOFF)).collect()
-    named = pl.struct(question.row).is_unique() & pl.all_horizontal(pl.col(question.row).is_not_null())
-    strange = frame.filter(~(named & (zone.day(pl.col(AT)) == day).fill_null(False)))
+        frame = _requests(question, pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)]), day)
+    frame = frame.with_columns(pl.lit(day).alias(CUTOFF))
+    named = pl.struct(row).is_unique() & pl.all_horizontal(pl.col(row).is_not_null())
+    strange = frame.filter(~named | zone.day(pl.col(AT)).ne_missing(day))
     if strange.height:
         raise DataError(
             "a population with a row twice, without a key or of another day", where=f"{question.name} on {day}",
-            found=strange.select(*question.row, AT).row(0, named=True), do="Mend the question's population.",
+            found=strange.select(*row, AT).row(0, named=True), do="Mend the question's population.",
         )  # fmt: skip
-    return frame.select(*question.row, CUTOFF, AT, pl.exclude(*question.row, CUTOFF, AT))
+    return frame.select(*row, CUTOFF, AT, pl.exclude(*row, CUTOFF, AT))
+
+
+def _given(question: Question, events: pl.DataFrame, day: date, columns: Sequence[str]) -> pl.DataFrame:
+    """Return what the question's own function gives of events, which must have `columns`."""
+    asked = question.population(events.lazy(), day).collect()
+    for name in columns:
+        if name not in asked.columns:
+            raise DefinitionError(
+                f"no column {name!r}", where=f"the population of {question.name}", do=did_you_mean(name, asked.columns)
+            )
+    return asked
+
+
+def _requests(question: Question, events: pl.DataFrame, day: date) -> pl.DataFrame:
+    """Return the requests that the events of a day would have been, with their instant as ``event_timestamp``."""
+    at, where = question.source.event_time, f"the population of {question.name}"
+    asked = _given(question, events, day, [*question.row, at])
+    if taken := RESERVED & {*asked.columns}:
+        raise DefinitionError(f"{min(taken)!r} is a name of Lockstep's own", where=where, do="Leave this column out.")
+    if asked.schema[at] != INSTANT:
+        raise DefinitionError(
+            f"requests without an instant in {at!r}", where=where, expected=str(INSTANT), found=str(asked.schema[at]),
+            do="Ask about events of a source that has instants.",
+        )  # fmt: skip
+    return asked.rename({at: AT})
 
 
 def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFrame:

@@ -187,7 +187,8 @@ class View:
         Whose features, from which events. Features of several entities together, such as a household in a store, are
         keyed by all of them.
     features
-        In order; a formula may read the ones before it.
+        In order; a formula may read the ones before it, and ``event_timestamp``, the instant at which the snapshot's
+        day begins: ``elapsed_days("last_trip_at", "event_timestamp")``.
     ttl_days
         For how many calendar days a value may be read; at least one, the step of the grid.
     missing

@@ -17,6 +17,7 @@ from lockstep.events import event_schema
 from lockstep.feature_contract import check_definition, check_values
 from lockstep.project import Project
 from lockstep.snapshots import CREATED, EVENT_TIMESTAMP, feature_schema
+from lockstep.vectors import width
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -158,6 +159,11 @@ class Catalogue:
         return said
 
     def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
+        if vectors := [name for name, kind in self.inputs(view).items() if width(kind)]:
+            raise DefinitionError(
+                "a vector in a formula of the request", where=f"on-demand view {view.name}", found=", ".join(vectors),
+                do="Store what you need of it: a formula of its own view may read it.",
+            )  # fmt: skip
         frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
         schema = frame.select(f.name for f in view.features).collect_schema()
         for feature in view.features:

@@ -63,7 +63,7 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
                 f"no key {key!r} in the events", where=f"view {view.name}, source {view.source.name}",
                 do=did_you_mean(key, events),
             )  # fmt: skip
-    known = {*view.keys, *([FITTED_AT] if isinstance(view, FittedView) else [])}
+    known = {*view.keys, EVENT_TIMESTAMP, *([FITTED_AT] if isinstance(view, FittedView) else [])}
     every = [f.name for f in view.features]
     for feature in view.features:
         if isinstance(feature.value, pl.Expr):
@@ -76,7 +76,7 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
         values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
     else:
         values = _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1))
-    shaped = _formulas(view, values)
+    shaped = _formulas(view, values.with_columns(pl.lit(None, INSTANT).alias(EVENT_TIMESTAMP)))
     schema = shaped.select(f.name for f in view.features).collect_schema()
     for feature in view.features:
         check_definition(feature, schema[feature.name])

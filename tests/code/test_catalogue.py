@@ -87,5 +87,9 @@ def test_a_server_says_first_what_is_deprecated():
         raise DataError("nothing is online")
 
     known = catalogue(visits(deprecated="use version 2"), services=[Service("rfm", ["spend"])])
-    predictor = SimpleNamespace(name="m", catalogue=known, card={"service": "rfm"}, lookup=nothing, key="household_id")
-    assert _greeting(predictor, "url")[1] == "deprecated: view visits, read by service rfm. Use version 2."
+    predictor = SimpleNamespace(
+        name="m", catalogue=known, card={"service": "rfm"}, example=nothing, keys=["household_id"], request=["cents"]
+    )
+    said = _greeting(predictor, "url")
+    assert said[2].endswith("""-d '{"household_id": 1, "cents": 1}'""")
+    assert said[1] == "deprecated: view visits, read by service rfm. Use version 2."

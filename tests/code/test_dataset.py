@@ -174,6 +174,21 @@ def test_a_request_twice_or_of_another_day_is_refused(wrong):
         at_the_till(planted)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda f: f.drop("store_id"), r"no column 'store_id' in the population of back"),
+        (lambda f: f.rename({"at": "att"}), r"no column 'at' in the population of back. Did you mean 'att'"),
+        (lambda f: f.with_columns(event_day=pl.col("at").dt.date()), r"'event_day' is a name of Lockstep's own"),
+        (lambda f: f.with_columns(pl.col("at").dt.date()), r"requests without an instant in 'at'.*found Date"),
+    ],
+)
+def test_a_population_without_its_columns_is_told(wrong, said):
+    back = project(ROOT).load("labels")[0].back
+    with pytest.raises(DefinitionError, match=said):
+        at_the_till(replace(back, population=lambda events, day: wrong(back.population(events, day))))
+
+
 def test_a_request_column_must_come_from_the_population_and_an_instant_is_that_of_the_row():
     views = [project(ROOT).load("views")[0].household_trips]
     now = [Feature("cents", pl.col("basket_value")), Feature("t", pl.col("at"))]

@@ -10,16 +10,18 @@ from feast import FeatureView, Field, FileSource
 from feast.types import Array, Float64, Int64
 from polars.testing import assert_frame_equal
 
-from features.category import SIZE, VECTOR, decompose
+from features.category import SIZE, VECTOR, category_vectors, decompose
 from lockstep import agg
+from lockstep.catalogue import entries, entry
 from lockstep.clock import INSTANT, Zone, days
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
-from lockstep.define import FITTED_AT, Entity, Feature, FittedView, Source, View
+from lockstep.define import FITTED_AT, Entity, Feature, FittedView, OnDemandView, Source, View
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table
 from lockstep.snapshots import build, feature_schema, snapshot
 from lockstep.vectors import bits
+from tests.code.definitions import catalogue
 from tests.code.shop import CUSTOMER
 
 # Feast 0.67 imports modules that warn of their own future.
@@ -189,6 +191,19 @@ def test_values_of_the_other_kind_of_view_and_a_fit_that_is_no_function_are_refu
 def test_its_types_are_those_declared():
     schema = feature_schema(view(), pl.Schema({**SCHEMA, "event_day": pl.Date}))
     assert schema == {"vector": pl.Array(pl.Float64, 2), "fitted": INSTANT}
+
+
+def test_the_catalogue_tells_that_it_is_fitted_and_with_what():
+    told = entry(entries(catalogue(category_vectors)), VECTOR)
+    assert (told["type"], told["window"], told["computed"]) == (
+        "Array(Float64, shape=(8,))", "fit", "vectors(), anew every 1mo",
+    )  # fmt: skip
+
+
+def test_a_vector_in_a_formula_of_the_request_is_refused():
+    has = Feature("has", pl.col(VECTOR).is_not_null())
+    with pytest.raises(DefinitionError, match=r"a vector in a formula of the request in on-demand view now"):
+        catalogue(category_vectors, on_demand=[OnDemandView("now", [category_vectors], {"at": INSTANT}, [has])])
 
 
 def test_the_proof_of_leakage_sees_one_bit_of_a_vector():

@@ -13,7 +13,7 @@ from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
 from lockstep.errors import DataError, DefinitionError
 from lockstep.events import Events, Table, event_schema, read_tables
-from lockstep.exact import ratio
+from lockstep.exact import elapsed_days, ratio, weekday
 from lockstep.snapshots import build, feature_schema, snapshot
 from tests.code import oracle
 
@@ -168,6 +168,19 @@ def test_a_formula_reads_the_features_before_it():
     rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 1, tzinfo=UTC), "cents": 500, "shop": "a"}]
     features = [Feature("c", agg.sum("cents")), Feature("d", ratio("c", 100)), Feature("e", pl.col("d") * 2)]
     assert computed(features, rows, date(2017, 3, 13), [1]).select("c", "d", "e").row(0) == (500, 5.0, 10.0)
+
+
+def test_a_formula_reads_the_instant_at_which_the_day_begins():
+    rows = [{"who": 1, "id": 1, "at": datetime(2017, 3, 11, 17, tzinfo=UTC), "cents": 500, "shop": "a"}]
+    features = [
+        Feature("last_at", agg.last("at")),
+        Feature("days_since", elapsed_days("last_at", "event_timestamp")),
+        Feature("weekday", weekday("event_timestamp", "America/New_York")),
+    ]
+    got = computed(features, rows, date(2017, 3, 13), [1, 2]).select("days_since", "weekday")
+    assert got.rows() == [(35 / 24, 1), (None, 1)]  # from noon on the 11th over a day of 23 hours; a Monday
+    schema = feature_schema(view(*features), pl.Schema({**SCHEMA, EVENT_DAY: pl.Date}))
+    assert schema["days_since"] == pl.Float64
 
 
 def test_an_infinite_feature_is_an_error_of_its_definition():

@@ -483,7 +483,7 @@ def here(tmp_path, monkeypatch):
     built = tmp_path / "artifacts/dataset/q"
     write_parquet(ROWS, built / "training.parquet")
     write_json({"keys": ["member"], "horizon_days": HORIZON, "services": {"s": FEATURES}}, built / "columns.json")
-    write_json({"question": "q", "hashes": {"code": "1", "features": "2"}}, built / "dataset.json")
+    write_json({"question": "q", "sources": {}, "hashes": {"code": "1", "features": "2"}}, built / "dataset.json")
     write_json({"hashes": {"code": "3", "data": "4", "clean": "5"}}, tmp_path / "artifacts/validation.json")
     write_json({"hashes": {"code": "6", "features": "2"}}, tmp_path / "artifacts/features.json")
     monkeypatch.chdir(tmp_path)

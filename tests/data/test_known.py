@@ -51,9 +51,8 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
     plant(folder, UNSETTLED)
     params = (folder / "params.yaml").read_text()
     assert "keep_one_in: 20 " in params
-    (folder / "params.yaml").write_text(
-        params.replace("keep_one_in: 20 ", "keep_one_in: 100 ")
-    )  # days that are derived
+    fewer = params.replace("keep_one_in: 20 ", "keep_one_in: 100 ")  # what comes late is derived day by day
+    (folder / "params.yaml").write_text(fewer)
     built(folder, "2017-10-15")
     early = training(folder, "2017-09-18")
     assert training(folder, "2017-09-18") == early
@@ -79,10 +78,8 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
     assert [str(d) for d in moved.unique().sort()] == ["2017-08-07", "2017-08-14"]  # dearer from 1 to 20 August
     gone = (pl.col("household_id") % 7 == 0) & (pl.col("cutoff") == dt.date(2017, 9, 18))
     assert both.filter(gone)["label_now"].unique().to_list() == [1]  # features of October did not know it, labels do
-    assert both.filter(gone)["label"].mean() < 0.5
-    weeks = pl.col("cutoff").is_between(
-        dt.date(2017, 7, 24), dt.date(2017, 9, 18)
-    )  # that see nothing else that changed
+    assert set(both.filter(gone)["label"]) == {0, 1}
+    weeks = pl.col("cutoff").is_between(dt.date(2017, 7, 24), dt.date(2017, 9, 18))  # whose labels see no other change
     assert set(both.filter(weeks & (pl.col("label") != pl.col("label_now")))["household_id"] % 7) == {0}
 
 

@@ -69,7 +69,7 @@ def equal(folder, day="2018-01-01"):
     ):
         rows[whose] = pl.read_parquet(views / view / f"v1/{day}.parquet").height
     said = ", ".join(f"{n:,} of {n:,} {whose}" for whose, n in rows.items())
-    return f"{said} equal online and offline in 36 features, snapshot {day}"
+    return f"{said} equal online and offline in {len(Catalogue(project(folder)).types)} features, snapshot {day}"
 
 
 def test_a_snapshot_goes_online_and_every_household_is_equal(online_slice):
