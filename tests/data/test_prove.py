@@ -92,7 +92,7 @@ def next_days(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08, household_id "),
+        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08 for lapse, household_id "),
         (
             lambda _: lambda f: f.with_columns((1 - pl.col("label")).alias("label")),
             "'label' knows what it cannot know in labels of train",
