@@ -27,6 +27,8 @@ __all__ = ["Events", "Table", "event_schema", "read_tables"]
 LANDED = "_landing_day"
 BATCH = 2**21
 """Bytes of partitions from which events are derived at once: whole days, one at least."""
+PAST = 2**26
+"""Bytes of partitions that a claim of `within_day` is proven on: more than all of the example's."""
 
 ALONE = {"causal": "those before it", "within_day": "those of its day"}
 """What the events of a source that claims so depend on."""
@@ -255,16 +257,18 @@ class Events:
     def _prove_days(self, some: list[date]) -> bool:
         """Prove on the last of `some` that its events follow from its rows; False where rows did not land on their day.
 
-        The last day has the longest past to look back on. It is proven before anything is kept: what a false claim
-        leaves in the cache would not be looked at again. The rows before it are taken as they landed, without sorting
-        out their versions: only where they give other events is it asked whether they have any.
+        The last day has the longest past to look back on: all of it, or days evenly spread over it where it is large.
+        It is proven before anything is kept: what a false claim leaves in the cache would not be looked at again. The
+        past is taken as it landed, without sorting out versions: only where it gives other events is it asked for any.
         """
         one = some[-1]
         together, alone = self._derive_days(some), self._derive_days([one])
         if together is None or alone is None:
             return False
         moving = {n: t for n, t in self.tables.items() if not t.is_dimension}
-        rows = {n: t.scan().filter(pl.col(LANDED) <= one) for n, t in moving.items()}
+        past = sorted({d for t in moving.values() for d in t.days() if d <= one}, reverse=True)
+        size = sum(f.stat().st_size for t in moving.values() for f in t.files.values())
+        rows = {n: t.scan(past[:: 1 + size // PAST]) for n, t in moving.items()}
         every = self._without_gaps(rows).filter(pl.col(EVENT_DAY) == one).collect()
         if together[one].equals(every) and alone[one].equals(every):
             return True

@@ -340,14 +340,16 @@ def test_an_honest_claim_is_proven_without_sorting_out_the_versions_of_all_rows(
     assert Events(bought, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST).height == 4
 
 
+@pytest.mark.parametrize("part", [1, 2], ids=["shown all of the past", "shown some days of it"])
 def test_a_false_claim_is_refused_however_few_days_are_derived_at_once_and_leaves_nothing_behind(
-    contract, tmp_path, monkeypatch
+    contract, tmp_path, monkeypatch, part
 ):
     monkeypatch.setattr("lockstep.events.BATCH", 1)  # partitions of real volume: a day at a time
     files = {}
     for n in range(1, 5):
         path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
         table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
+    monkeypatch.setattr("lockstep.events.PAST", 1 + sum(f.stat().st_size for f in files.values()) // part)
     cache = DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))
     with pytest.raises(DefinitionError, match="not within_day in source first_of_all"):
         Events(first_of_all, {"visits": Table(contract, None, ZONE, files)}, FIRST, LAST, cache=cache).known(LAST)
