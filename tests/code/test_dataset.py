@@ -135,9 +135,9 @@ class Till:
         return self.rows.filter(pl.col("event_day") < day)
 
 
-def at_the_till(question=None, events=None):
+def at_the_till(question=None, events=None, known=8):
     question = question or project(ROOT).load("labels")[0].back
-    part = Part("train", [DAY], DAY + timedelta(days=question.horizon_days), 0)
+    part = Part("train", [DAY], DAY + timedelta(days=known), 0)
     return ask(question, events or Till(), part, project(ROOT).settings.clock)
 
 
@@ -152,9 +152,9 @@ def test_each_basket_of_the_day_asks_at_its_own_instant_about_the_seven_days_aft
     assert rows["basket_value"].to_list() == [1_000, 250, 2_000, 1, 4_000]
 
 
-def test_what_lies_beyond_the_horizon_or_is_known_later_changes_no_request_and_no_label():
+def test_what_lies_beyond_the_horizon_changes_no_request_and_no_label():
     later = {31: (4, 8, 0, 1), 32: (5, 8, 0, 1), 33: (1, 40, 0, 1)}
-    assert at_the_till(events=Till(later)).equals(at_the_till())
+    assert at_the_till(events=Till(later), known=60).equals(at_the_till())
 
 
 @pytest.mark.parametrize(
@@ -187,6 +187,18 @@ def test_a_population_without_its_columns_is_told(wrong, said):
     back = project(ROOT).load("labels")[0].back
     with pytest.raises(DefinitionError, match=said):
         at_the_till(replace(back, population=lambda events, day: wrong(back.population(events, day))))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"moment": "events"}, "moment='events' in question back: expected day or event"),
+        ({"horizon_days": 0}, "a label without a day in question back: expected horizon_days >= 1"),
+    ],
+)
+def test_a_question_of_no_moment_or_no_horizon_is_refused_where_it_is_defined(wrong, said):
+    with pytest.raises(DefinitionError, match=said):
+        replace(project(ROOT).load("labels")[0].back, **wrong)
 
 
 def test_a_request_column_must_come_from_the_population_and_an_instant_is_that_of_the_row():
