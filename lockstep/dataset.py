@@ -186,9 +186,15 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     for day in part.cutoffs:
         asked = population(question, read_by_population(question, events, day), day, zone)
         ahead = later.lazy().filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(days=question.horizon_days - 1)))
-        labelled = question.label(asked.lazy(), ahead).select(*row, LABEL).collect()
+        labelled = question.label(asked.lazy(), ahead).collect()
+        for name in (*row, LABEL):
+            if name not in labelled.columns:
+                where, do = f"the label of {question.name}", did_you_mean(name, labelled.columns)
+                raise DataError(f"no column {name!r}", where=where, do=do)
+        labelled = labelled.select(*row, LABEL)
         same = asked.select(row).sort(row).equals(labelled.select(row).sort(row))
-        if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
+        answers = labelled.get_column(LABEL)
+        if not (same and answers.dtype.is_numeric() and answers.is_in([0, 1]).fill_null(False).all()):
             raise DataError(
                 "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
                 expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",

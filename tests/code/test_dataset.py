@@ -78,12 +78,26 @@ def test_every_household_of_the_population_is_asked_once_and_answered():
         lambda p, _: p.with_columns(pl.lit(None, pl.Int8).alias("label")),
         lambda p, _: p.head(2).with_columns(pl.lit(0, pl.Int8).alias("label")),
         lambda p, _: pl.concat([p, p]).with_columns(pl.lit(0, pl.Int8).alias("label")),
+        lambda p, _: p.with_columns(pl.lit("1").alias("label")),
     ],
 )
 def test_a_label_that_does_not_answer_0_or_1_once_for_each_is_refused(label):
     with pytest.raises(
         DataError, match=r"does not answer 0 or 1 once for each of the population in lapse on 2017-04-03"
     ):
+        asked(label=label)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (lambda p, _: p, "no column 'label' in the label of lapse"),
+        (lambda p, _: p.with_columns(labl=1), r"no column 'label' in the label of lapse. Did you mean 'labl'\?"),
+        (lambda p, _: p.select(label=1), "no column 'household_id' in the label of lapse"),
+    ],
+)
+def test_a_label_without_its_columns_is_told(label, said):
+    with pytest.raises(DataError, match=said):
         asked(label=label)
 
 
