@@ -6,6 +6,7 @@ import sys
 
 import polars as pl
 
+from features.sources import trips
 from lockstep.clock import days
 from lockstep.contract import load_contracts
 from lockstep.define import View
@@ -60,7 +61,12 @@ def test_a_changed_definition_computes_just_its_view_again_and_says_which_part_c
     assert (found["household_trips"], found["small"]) == ("0 computed", "365 computed (feature n changed)")
     sources = folder / "features/sources.py"
     sources.write_text(sources.read_text(encoding="utf-8") + "\n# moved\n", encoding="utf-8")
-    assert set(build(folder).values()) == {"365 computed (source trips changed)"}
+    moved = {v.name: v.source for v in project(built_slice).objects("views", View)} | {"small": trips}
+    here = {name for name, source in moved.items() if source.derive.__module__ == trips.derive.__module__}
+    assert build(folder) == {
+        name: f"365 computed (source {source.name} changed)" if name in here else "0 computed"
+        for name, source in moved.items()
+    }
     assert set(build(folder).values()) == {"0 computed"}
 
 
