@@ -91,7 +91,9 @@ def versions(built_slice, once):
 def test_a_version_that_is_off_by_a_factor_is_caught_and_one_that_is_meant_to_be_is_reported(versions):
     done = lockstep(versions, "run")
     assert done.returncode == 1, done.stdout + done.stderr
-    said = "deprecated: view household_trips, read by service rfm, full, baselines, till. Use household_trips version 2.\n"
+    said = (
+        "deprecated: view household_trips, read by service rfm, full, baselines, till. Use household_trips version 2.\n"
+    )
     assert said in done.stdout
     caught = (
         r"features that are not the same .*found spend_90d and spend_90d_v2 in \d+ of \d+ rows .*by a factor of 1.3\."

@@ -20,7 +20,7 @@ from lockstep.files import write_parquet
 from lockstep.lookup import LookUp, NotOnline, UnknownEntity
 from lockstep.materialize import materialize
 from lockstep.online import pending, read_online
-from lockstep.parity import parity
+from lockstep.parity import parity, prove_parity
 from lockstep.project import project
 from tests.conftest import ENV, lockstep
 
@@ -73,6 +73,9 @@ def equal(folder, day="2018-01-01"):
         ("categories", "category_vectors"),
     ):
         rows[whose] = pl.read_parquet(views / view / f"v1/{day}.parquet").height
+    proof = json.loads((folder / "state/parity.json").read_text())["text"]
+    rows["requests"] = int(re.search(r", (\d+) of \1 requests equal", proof).group(1))
+    assert rows["requests"] > 100
     said = ", ".join(f"{n:,} of {n:,} {whose}" for whose, n in rows.items())
     return f"{said} equal online and offline in {len(Catalogue(project(folder)).types)} features, snapshot {day}"
 
@@ -250,6 +253,23 @@ class TestParitySees:
         materialize(project(folder))
         found = self.differences(folder, 1)
         assert found[0] == (rows["household_id"][4], "last_trip_at")
+
+    def test_a_default_that_is_another_online_alone(self, folder, monkeypatch):
+        honest = LookUp.read
+
+        def read(self, *asked):
+            values, snapshot, defaults = honest(self, *asked)
+            return {name: 1 if name in defaults and value == 0 else value for name, value in values.items()}, snapshot, defaults  # fmt: skip  # noqa: E501
+
+        monkeypatch.setattr(LookUp, "read", read)
+        with pytest.raises(GuaranteeError, match=r"redemptions_90d of \d+, 2018-01-01T.*: offline 0, online 1"):
+            prove_parity(project(folder))
+
+    def test_a_row_past_its_lifetime_that_is_read_all_the_same(self, folder, monkeypatch):
+        monkeypatch.setattr("lockstep.lookup.expired", lambda *_: False)
+        late = r"service rfm of \d+, 2018-01-08T00:00:00.000001-05:00: offline 'no row of view .*, online 'an answer'"
+        with pytest.raises(GuaranteeError, match=late):
+            prove_parity(project(folder))
 
     def test_a_command_that_finds_a_difference_exits_with_1_and_names_it(self, folder):
         (one,) = keys(folder)[7:8]
