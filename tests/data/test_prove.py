@@ -92,7 +92,7 @@ def next_days(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08, household_id "),
+        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08 for lapse, household_id "),
         (
             lambda _: lambda f: f.with_columns((1 - pl.col("label")).alias("label")),
             "'label' knows what it cannot know in labels of train",
@@ -126,8 +126,9 @@ def test_a_published_snapshot_that_was_altered_is_caught(built_slice, copy):
 def test_snapshots_computed_anew_in_pieces_have_the_published_bytes_and_an_altered_one_is_caught(built_slice, copy):
     done = lockstep(built_slice, "prove", "backfill")
     assert done.returncode == 0, done.stderr
-    snapshots = len(list((built_slice / "artifacts/features").rglob("*.parquet")))  # all views are live
-    assert done.stdout.endswith(f"{snapshots} snapshots anew in 6 pieces, each cut short once: the published bytes\n")
+    published = len(list((built_slice / "artifacts/features").rglob("*.parquet")))
+    said = f"{published} snapshots anew in 6 pieces, each cut short once: the published bytes\n"
+    assert done.stdout.endswith(said)
     folder = copy(built_slice)
     other = lambda f: f.with_columns(pl.col("trips_7d") + 1)  # noqa: E731
     spoilt(folder, "features/household_trips/v1/2017-11-06.parquet", other)
