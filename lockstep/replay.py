@@ -100,7 +100,7 @@ def _edges(lookup: LookUp, reader: Reader) -> Iterator[datetime]:
 
 def _nobody(columns: list[pl.Series]) -> object:
     """Return a key that none of some columns holds."""
-    highest = pl.concat(columns).max()
+    highest: Any = pl.concat(columns).max()
     return f"{highest or ''}?" if columns[0].dtype == pl.String else (highest or 0) + 1
 
 
