@@ -64,6 +64,9 @@ class TestVersions:
         assert list(both.types) == ["trips", "spend", "trips_v2", "spend_v2"]
         assert both.refs(["spend", "spend_v2"]) == ["visits:spend", "visits_v2:spend_v2"]
 
+    def test_a_version_that_no_service_reads_is_not_joined(self):
+        assert catalogue(visits(), visits(version=2), services=[service("spend")]).read_by(["s"]) == ["spend"]
+
     def test_one_version_twice_and_a_name_that_two_views_share_are_refused(self):
         with pytest.raises(DefinitionError, match="view 'visits_v2' is defined twice"):
             catalogue(visits(version=2), visits(version=2))
