@@ -15,20 +15,23 @@ from lockstep.clock import INSTANT
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.feast_objects import Catalogue
+from lockstep.feature_contract import breach
 from lockstep.files import read_json
-from lockstep.lookup import BadRequest, LookUp, NotOnline, named
+from lockstep.lookup import BadRequest, LookUp, NotOnline, check_age, named
 from lockstep.model_file import Fitted, open_model
 from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
 from lockstep.train import named_model
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "ones"]
+
+_FOREIGN = "the online store holds what cannot be a feature"
 
 
 class Prediction(NamedTuple):
     """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`.
 
-    `defaulted` are the features for which there was no value, and those that were computed from such.
+    `defaulted` are the features for which there was no value, or none that still counts, and those computed from such.
     """
 
     score: float
@@ -163,13 +166,43 @@ class Predictor:
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
+        carried = self._carried(asked, at)
         for view in self.demands:
             types = self.catalogue.inputs(view)
-            inputs = {name: [asked[name] if name in self.request else values.get(name, at)] for name in types}
-            values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
-            for feature in view.features if defaults else ():
-                defaults += [feature.name] if {*feature.reads} & {*defaults} else []
+            inputs = {name: [carried[name] if name in view.request else values[name]] for name in types}
+            try:
+                computed = view.compute(inputs, types, strict=True)
+            except TypeError as e:
+                raise NotOnline(_FOREIGN, where=self.whom(asked), found=e) from e
+            for feature in view.features:
+                value = values[feature.name] = computed[feature.name][0]
+                defaults += [feature.name] if defaults and {*feature.reads} & {*defaults} else []
+                if found := breach(feature, value):
+                    self._check_age(feature.name, snapshot, at)
+                    what, expected = found
+                    raise BadRequest(
+                        f"feature {feature.name!r} is {what}", where=self.whom(asked), expected=expected, found=value
+                    )
         return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
+
+    def _carried(self, asked: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+        """Return what on-demand views take from a request, its instant among it."""
+        carried = {name: at for view in self.demands for name, kind in view.request.items() if kind == INSTANT}
+        for name, kind in self.request.items():
+            try:
+                carried[name] = pl.Series([asked[name]], dtype=kind)[0]
+            except TypeError:
+                raise BadRequest(
+                    "a value of another type", where=name, expected=kind, found=repr(asked[name])
+                ) from None
+        return carried
+
+    def _check_age(self, name: str, snapshot: datetime, at: datetime) -> None:
+        """Raise NotOnline where a feature comes of a view past its lifetime: that is no fault of who asks."""
+        behind = self.catalogue.behind([name])
+        for view in self.views:
+            if behind & {*self.stored[view.name]}:
+                check_age(snapshot, at, view, self.project.settings.zone)
 
     def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
         """Return the score for a request, by name its `keys` and all of `request`, at an instant.
@@ -177,15 +210,17 @@ class Predictor:
         Raises
         ------
         BadRequest
-            `at` lies before what is online, or a feature is null that never was in training.
+            `at` lies before what is online, a feature is null that never was in training, or what is computed from
+            the request breaks its contract.
         UnknownEntity, NotOnline
-            As `LookUp.read`.
+            As `LookUp.read`; also where such a null comes of a view past its lifetime.
         """
         at = at or self.now()
         features, snapshot, defaulted = self.read(asked, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
+                self._check_age(name, snapshot, at)
                 raise BadRequest(
                     f"no score for {self.whom(asked)}", where=f"feature {name}", expected="a value", found="null",
                     do=f"The model {self.name} was trained on rows that had one.",
@@ -193,7 +228,7 @@ class Predictor:
         try:
             score = float(self.fitted.predict(preprocess.transform_row(features))[0])
         except DataError as e:
-            raise NotOnline("the online store holds what cannot be a feature", where=self.whom(asked), found=e) from e
+            raise NotOnline(_FOREIGN, where=self.whom(asked), found=e) from e
         return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
@@ -207,13 +242,17 @@ class Predictor:
     def example(self) -> dict[str, Any]:
         """Return a request about somebody who is online: the keys of the view that has the most, and ones."""
         firsts = [self.lookup().online.views[view.name].first for view in self.views]
-        keys = {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
-        return keys | {name: pl.Series([1]).cast(kind)[0] for name, kind in self.request.items()}
+        keys: dict[str, Any] = {}
+        for first in sorted(filter(None, firsts), key=len, reverse=True):
+            keys = {**first, **keys}  # those of one view belong together
+        return keys | ones(self.request)
 
     def health(self) -> dict[str, Any]:
-        """Return what would answer a request now; raise what the request would raise."""
+        """Return what would answer a request now; raise what the request would raise, or that a view is stale."""
         online, at = self.lookup().online, self.now()
         _, snapshot, _ = self.read(self.example(), at)
+        for view in self.views:
+            check_age(snapshot, at, view, self.project.settings.zone)
         return {
             "status": "ok",
             "model": self.name,
@@ -221,3 +260,8 @@ class Predictor:
             "snapshot": snapshot,
             "days_behind": self._days(snapshot, at),
         }
+
+
+def ones(types: Mapping[str, pl.DataType]) -> dict[str, Any]:
+    """Return a one of each type: 1, 1.0, true or "1"."""
+    return {name: pl.Series([1]).cast(kind)[0] for name, kind in types.items()}
