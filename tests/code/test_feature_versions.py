@@ -47,7 +47,7 @@ class TestVersions:
         assert (again.name, again.folder) == ("visits_v2", "visits/v2")
         three = replace(again, version=3)
         assert [f.name for f in three.features] == ["trips_v3", "spend_v3", "basket_v3"]
-        assert (three.name, three.folder, sorted(three.features[2].reads)) == (
+        assert (three.name, three.folder, sorted({*three.features[2].reads})) == (
             "visits_v3",
             "visits/v3",
             ["spend_v3", "trips_v3"],
