@@ -9,7 +9,9 @@ from lockstep.define import FITTED_AT, Entity, Feature, FittedView, source
 
 VECTOR, SIZE = "category_vector", 8
 STEP = 2.0**-14  # values are multiples of it, so that the last bits, which differ between CPUs, do not show
-MONTH, YEAR = timedelta(days=31), timedelta(days=365)
+YEAR = timedelta(days=365)
+ANCHOR = date(2017, 2, 1)
+"""All fits are turned towards that of what was bought before: the panel's first month."""
 
 category = Entity("category", key="product_category", description="A category of products, such as COFFEE.")
 
@@ -27,20 +29,21 @@ def category_lines(transactions: pl.LazyFrame, products: pl.LazyFrame) -> pl.Laz
 
 
 def vectors(lines: pl.DataFrame, day: date) -> pl.DataFrame:
-    """Return the vector of each category bought in the year before `day`, turned towards those of the first month.
+    """Return the vector of each category bought in the year before `day`, turned towards those of before the anchor.
 
     An SVD is free to flip, swap and mix its components, and from one fit to the next it does: a model that reads
-    several months would read noise. So each fit is rotated as a whole to where the first month's stands. What its
-    vectors are to each other stays as it was.
+    several months would read noise. So each fit is rotated as a whole to where the anchor's stands. What its vectors
+    are to each other stays as it was. Without an anchor there is no fit, rather than one that fits no other.
     """
     from scipy.linalg import orthogonal_procrustes
     from threadpoolctl import threadpool_limits
 
-    second_month = (lines["event_day"].min().replace(day=1) + MONTH).replace(day=1)
     with threadpool_limits(1):  # sums in one order on any machine
         now = decompose(lines.filter(pl.col("event_day") >= day - YEAR))
-        then = decompose(lines.filter(pl.col("event_day") < second_month))
+        then = decompose(lines.filter(pl.col("event_day") < ANCHOR))
         both = now.join(then, on=category.key, maintain_order="left")
+        if both.height < SIZE:
+            return now.clear()
         turn, _ = orthogonal_procrustes(both[VECTOR].to_numpy(), both[f"{VECTOR}_right"].to_numpy())
         turned = now[VECTOR].to_numpy() @ turn
     rounded = np.round(turned / STEP) * STEP + 0.0  # no -0.0

@@ -65,7 +65,8 @@ class Aggregation:
         How many days before the snapshot's day the window ends: it covers the event days S-offset-days .. S-offset-1.
     during
         The Date columns of an event's first and last day, instead of a window: it counts from the one to the other,
-        both included; without an end for good. An event may be known before it begins.
+        both included; without an end for good. An event may be known before it begins, if its table has no event time:
+        rows of one that has are known from the day after it.
     """
 
     kind: Kind
@@ -82,6 +83,15 @@ class Aggregation:
             raise DefinitionError("an offset below zero", where=repr(self), expected="days >= 0", found=self.offset)
         if self.offset and self.days is None:
             raise DefinitionError("an offset without a window", where=repr(self), do="Give it days.")
+        if self.during is not None and not (
+            isinstance(self.during, tuple) and [type(name) for name in self.during] == [str, str]
+        ):
+            raise DefinitionError(
+                "not an interval",
+                where=f"{self.kind}(during=)",
+                expected="the names of two Date columns",
+                found=self.during,
+            )
         if self.during and self.days is not None:
             raise DefinitionError("two windows", where=repr(self), do="Give it days or during, not both.")
 

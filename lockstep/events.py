@@ -27,6 +27,8 @@ __all__ = ["Events", "Table", "event_schema", "read_tables"]
 LANDED = "_landing_day"
 BATCH = 2**21
 """Bytes of partitions from which events are derived at once: whole days, one at least."""
+PAST = 2**26
+"""Bytes of partitions that a claim of `within_day` is proven on: more than all of the example's."""
 
 ALONE = {"causal": "those before it", "within_day": "those of its day"}
 """What the events of a source that claims so depend on."""
@@ -121,14 +123,33 @@ class Events:
         return self.derived(day)
 
     def derived(self, day: date) -> pl.DataFrame:
-        """Return the events of the known rows of `day`, by the definition itself."""
+        """Return the events of the known rows of `day`, by the definition itself.
+
+        Raises
+        ------
+        DefinitionError
+            Two events with the same time and key: which of them is the last would be left to chance.
+        """
         # Where no table has an event time, the rows known are those landed: days between landings know the same.
         still = all(t.is_dimension for t in self.tables.values())
         landed = tuple(d for t in self.tables.values() for d in t.days() if d < day) if still else ()
         if not landed or landed != self._landed:
             events = self.source({name: t.known(day).lazy() for name, t in self.tables.items()})
-            self._landed, self._derived = landed, _ordered(self.source, events, self.zone).collect()
+            self._landed, self._derived = landed, self._told_apart(_ordered(self.source, events, self.zone).collect())
         return self._derived
+
+    def _told_apart(self, events: pl.DataFrame) -> pl.DataFrame:
+        """Return the events, which are in order, after judging that their time and key tell them apart."""
+        columns = list(dict.fromkeys([self.source.event_time, *self.source.key]))
+        again = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in columns)
+        twice = events.lazy().select(columns).with_row_index("_row").filter(again & (pl.col("_row") > 0)).collect()
+        if not twice.is_empty():
+            raise DefinitionError(
+                "a key that does not tell events apart", where=f"source {self.source.name}",
+                expected="one event of the same time and key",
+                found=twice.drop("_row").row(0, named=True), do="Name in key= all columns that identify an event.",
+            )  # fmt: skip
+        return events
 
     @cached_property
     def _all(self) -> pl.DataFrame:
@@ -137,31 +158,37 @@ class Events:
     def entities(self, keys: Sequence[str], day: date) -> pl.DataFrame:
         """Return every entity ever seen in the source on `day`, deleted ones included: the `keys`, sorted.
 
-        One that no raw table carries whole was seen in the events of rows that landed before, all versions of them.
+        They are those of the raw tables that carry all keys, or where none does those of the events of all versions
+        of the rows that landed before; and always those of the known events, which a source may name otherwise.
         """
-        if self._having(keys) or (self.short and day <= self.last):
+        if self.short and day <= self.last:
             return self.seen(keys).filter(pl.col("_seen") < day).select(keys)
-        landed = {name: t.scan().filter(pl.col(LANDED) < day) for name, t in self.tables.items()}
-        return self.source(landed).select(keys).drop_nulls().unique().sort(keys).collect()
+        known = self.known(day)
+        if self._having(keys):
+            ever = self.seen(keys).filter(pl.col("_seen") < day).lazy()
+        else:
+            ever = self.source({name: t.scan().filter(pl.col(LANDED) < day) for name, t in self.tables.items()})
+        both = pl.concat([ever.select(keys), known.lazy().select(keys)])
+        return both.drop_nulls().unique().sort(keys).collect()
 
     def seen(self, keys: Sequence[str]) -> pl.DataFrame:
         """Return each entity with the first day it landed: the `keys`, sorted, and ``_seen`` (Date).
 
-        One that no raw table carries whole is told by the day of its first event: only where the source is `short`.
+        Where the source is `short`, entities of events count from the day of the first; else those of raw tables alone.
         """
         if tuple(keys) not in self._seen:
-            self._seen[tuple(keys)] = self._first_seen(keys)
+            having = self._having(keys)
+            parts = [self._first_landed(keys, having).lazy()] if having else []
+            parts += [self._all.lazy().rename({EVENT_DAY: "_seen"})] if self.short else []
+            self._seen[tuple(keys)] = _first_seen(parts, keys)
         return self._seen[tuple(keys)]
 
-    def _first_seen(self, keys: Sequence[str]) -> pl.DataFrame:
-        having = self._having(keys)
-        if not having:
-            return _first_seen([self._all.lazy().rename({EVENT_DAY: "_seen"})], keys)
+    def _first_landed(self, keys: Sequence[str], having: Mapping[str, Table]) -> pl.DataFrame:
         if self._cache is None:
             return _first_seen([t.scan().rename({LANDED: "_seen"}) for t in having.values()], keys)
         cache = DayCache(self._cache.folder / f"seen.{'.'.join(keys)}", self._cache.hashes)
         of = day_keys(
-            f"seen {pl.__version__}", {n: t.files for n, t in having.items()}, cache.hashes, self.first, self.last
+            f"seen {self._code}", {n: t.files for n, t in having.items()}, cache.hashes, self.first, self.last
         )
         kept = next((k for day in reversed(of) if (k := cache.find(day, of[day]))), None)
         before = [pl.scan_parquet(kept.path, glob=False)] if kept else []
@@ -175,15 +202,17 @@ class Events:
         return seen
 
     def _having(self, keys: Sequence[str]) -> dict[str, Table]:
-        """Return the raw tables that carry all of the keys."""
-        return {name: t for name, t in self.tables.items() if set(keys) <= set(t.scan().collect_schema())}
+        """Return the raw tables that carry all of the keys, in the types that events have them in."""
+        types = self.source({name: t.scan() for name, t in self.tables.items()}).collect_schema()
+        wanted = {(key, types[key]) for key in keys}
+        return {name: t for name, t in self.tables.items() if wanted <= set(t.scan().collect_schema().items())}
 
     @cached_property
     def _by_day(self) -> pl.DataFrame | None:
         """All events, those of each day derived from its rows; None where the source or the rows do not allow it.
 
-        Of a key, clean rows have one a landing day at most. So where an event's key is part of the row's, different
-        keys of events on all days mean that no row came twice and no event lies on two days.
+        Of a key, clean rows have one a landing day at most. So where an event's key is part of the row's, and rows of
+        no key landed on two days, no row came twice and no event lies on two days.
         """
         moving = [t for t in self.tables.values() if not t.is_dimension]
         whole = bool(moving) and all(set(self.source.key) <= set(t.contract.key) for t in moving)
@@ -197,9 +226,11 @@ class Events:
                 return None
             events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
             cache.sweep(kept)
-        if events.select(self.source.key).n_unique() < events.height:
+        landed = pl.concat([t.scan().select(*self.source.key, LANDED).unique() for t in moving]).unique()
+        keys = landed.filter(pl.col(LANDED) < self.last).collect(engine="streaming")
+        if keys.select(self.source.key).n_unique() < keys.height:
             return None
-        return self.source.with_gaps(events.lazy()).collect()
+        return self._told_apart(self.source.with_gaps(events.lazy()).collect())
 
     def _keep_days(self, cache: DayCache, moving: list[Table]) -> list[Kept] | None:
         """Derive the days that the cache lacks; return the files of all, None where a row did not land on its day."""
@@ -226,16 +257,18 @@ class Events:
     def _prove_days(self, some: list[date]) -> bool:
         """Prove on the last of `some` that its events follow from its rows; False where rows did not land on their day.
 
-        The last day has the longest past to look back on. It is proven before anything is kept: what a false claim
-        leaves in the cache would not be looked at again. The rows before it are taken as they landed, without sorting
-        out their versions: only where they give other events is it asked whether they have any.
+        The last day has the longest past to look back on: all of it, or days evenly spread over it where it is large.
+        It is proven before anything is kept: what a false claim leaves in the cache would not be looked at again. The
+        past is taken as it landed, without sorting out versions: only where it gives other events is it asked for any.
         """
         one = some[-1]
         together, alone = self._derive_days(some), self._derive_days([one])
         if together is None or alone is None:
             return False
         moving = {n: t for n, t in self.tables.items() if not t.is_dimension}
-        rows = {n: t.scan().filter(pl.col(LANDED) <= one) for n, t in moving.items()}
+        past = sorted({d for t in moving.values() for d in t.days() if d <= one}, reverse=True)
+        size = sum(f.stat().st_size for t in moving.values() for f in t.files.values())
+        rows = {n: t.scan(past[:: 1 + size // PAST]) for n, t in moving.items()}
         every = self._without_gaps(rows).filter(pl.col(EVENT_DAY) == one).collect()
         if together[one].equals(every) and alone[one].equals(every):
             return True

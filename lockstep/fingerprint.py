@@ -40,7 +40,7 @@ def view_parts(p: Project, view: View) -> dict[str, str]:
         }
     return {
         "the order of features": " ".join(f.name for f in view.features),
-        **{f"entity {e.name}": e.key for e in view.entities},
+        "the entities": " ".join(view.keys),
         **features,
         **source_parts(p, view.source),
     }

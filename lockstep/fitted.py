@@ -7,7 +7,7 @@ from datetime import date
 import polars as pl
 
 from lockstep.define import FittedView
-from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.errors import DefinitionError, LockstepError, did_you_mean
 
 __all__ = ["fitted"]
 
@@ -18,13 +18,19 @@ def fitted(view: FittedView, known: pl.DataFrame, day: date) -> pl.DataFrame:
     Raises
     ------
     DefinitionError
-        The fit gives other columns or types than the view declares, an entity twice, or one that no event has.
+        The fit raises, gives other columns or types than the view declares, an entity twice, or one that no event has.
     """
     keys, where = [*view.keys], f"the fit of view {view.name} on {day}"
     types = pl.Schema({**{key: known.schema[key] for key in keys}, **view.fitted()})
     if known.is_empty():
         return pl.DataFrame(schema=types)
-    found = view.refit(known, day)
+    try:
+        found = view.refit(known, day)
+    except LockstepError:
+        raise
+    except Exception as e:
+        told = f"{type(e).__name__}: {' '.join(str(e).split())}"
+        raise DefinitionError("a fit that does not come to an end", where=where, found=told, do="Mend it.") from e
     for name, kind in types.items():
         if found.schema.get(name) != kind:
             raise DefinitionError(

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from lockstep.clock import INSTANT
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.feast_objects import Catalogue
@@ -21,11 +20,10 @@ from lockstep.lookup import BadRequest, LookUp, NotOnline, check_age, named
 from lockstep.model_file import Fitted, open_model
 from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
+from lockstep.reader import FOREIGN, Reader
 from lockstep.train import named_model
 
 __all__ = ["Prediction", "Predictor", "ones"]
-
-_FOREIGN = "the online store holds what cannot be a feature"
 
 
 class Prediction(NamedTuple):
@@ -45,8 +43,7 @@ class Prediction(NamedTuple):
 class Predictor:
     """A model version with the store that it reads.
 
-    A request is made of the entities' keys, whose names and types are `keys`, and of what the model's on-demand views
-    take from it besides its instant, `request`.
+    A request is made of `keys` and `request`: see `Reader`.
 
     Parameters
     ----------
@@ -77,16 +74,8 @@ class Predictor:
         self.features: dict[str, str] = self.card["features"]
         self.catalogue = Catalogue(project)
         self._check_definitions()
-        self.demands = self.catalogue.demands(self.features)
-        carried = {name: kind for view in self.demands for name, kind in view.request.items()}
-        self.request = {name: kind for name, kind in carried.items() if kind != INSTANT}
-        needed = {*self.features, *(n for v in self.demands for n in self.catalogue.inputs(v))}
-        kept = {v.name: [f.name for f in v.features if f.name in needed] for v in self.catalogue.views}
-        self.stored = {view: names for view, names in kept.items() if names}
-        self.views = [v for v in self.catalogue.views if v.name in self.stored]
-        self.keys = {
-            key: kind for key, kind in self.catalogue.key_types.items() if any(key in v.keys for v in self.views)
-        }
+        self.reader = Reader(self.catalogue, self.features)
+        self.keys, self.request = self.reader.keys, self.reader.request
         self._files = store_files(project)
         self._stamp: object = None
         self._lookup: LookUp | None = None
@@ -161,47 +150,26 @@ class Predictor:
     def read(self, asked: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
         """Return the model's features for a request at an instant, in its order, their snapshot, and the defaulted."""
         try:
-            keys = {key: asked[key] for key in self.keys}
-            values, snapshot, defaults = self.lookup().read(self.stored, self.views, keys, at)
+            return self.reader.read(self.lookup(), asked, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
-        carried = self._carried(asked, at)
-        for view in self.demands:
-            types = self.catalogue.inputs(view)
-            inputs = {name: [carried[name] if name in view.request else values[name]] for name in types}
-            try:
-                computed = view.compute(inputs, types, strict=True)
-            except TypeError as e:
-                raise NotOnline(_FOREIGN, where=self.whom(asked), found=e) from e
-            for feature in view.features:
-                value = values[feature.name] = computed[feature.name][0]
-                defaults += [feature.name] if defaults and {*feature.reads} & {*defaults} else []
-                if found := breach(feature, value):
-                    self._check_age(feature.name, snapshot, at)
-                    what, expected = found
-                    raise BadRequest(
-                        f"feature {feature.name!r} is {what}", where=self.whom(asked), expected=expected, found=value
-                    )
-        return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
 
-    def _carried(self, asked: Mapping[str, Any], at: datetime) -> dict[str, Any]:
-        """Return what on-demand views take from a request, its instant among it."""
-        carried = {name: at for view in self.demands for name, kind in view.request.items() if kind == INSTANT}
-        for name, kind in self.request.items():
-            try:
-                carried[name] = pl.Series([asked[name]], dtype=kind)[0]
-            except TypeError:
+    def _judge(self, features: Mapping[str, Any], snapshot: datetime, asked: Mapping[str, Any], at: datetime) -> None:
+        """Hold what is computed from the request against its contract, as training did."""
+        for feature in [f for view in self.reader.demands for f in view.features if f.name in features]:
+            if found := breach(feature, features[feature.name]):
+                self._check_age(feature.name, snapshot, at)
                 raise BadRequest(
-                    "a value of another type", where=name, expected=kind, found=repr(asked[name])
-                ) from None
-        return carried
+                    f"feature {feature.name!r} is {found[0]}", where=self.whom(asked), expected=found[1],
+                    found=features[feature.name],
+                )  # fmt: skip
 
     def _check_age(self, name: str, snapshot: datetime, at: datetime) -> None:
         """Raise NotOnline where a feature comes of a view past its lifetime: that is no fault of who asks."""
         behind = self.catalogue.behind([name])
-        for view in self.views:
-            if behind & {*self.stored[view.name]}:
+        for view in self.reader.views:
+            if behind & {*self.reader.stored[view.name]}:
                 check_age(snapshot, at, view, self.project.settings.zone)
 
     def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
@@ -217,6 +185,7 @@ class Predictor:
         """
         at = at or self.now()
         features, snapshot, defaulted = self.read(asked, at)
+        self._judge(features, snapshot, asked, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
@@ -228,7 +197,7 @@ class Predictor:
         try:
             score = float(self.fitted.predict(preprocess.transform_row(features))[0])
         except DataError as e:
-            raise NotOnline(_FOREIGN, where=self.whom(asked), found=e) from e
+            raise NotOnline(FOREIGN, where=self.whom(asked), found=e) from e
         return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
@@ -241,7 +210,7 @@ class Predictor:
 
     def example(self) -> dict[str, Any]:
         """Return a request about somebody who is online: the keys of the view that has the most, and ones."""
-        firsts = [self.lookup().online.views[view.name].first for view in self.views]
+        firsts = [self.lookup().online.views[view.name].first for view in self.reader.views]
         keys: dict[str, Any] = {}
         for first in sorted(filter(None, firsts), key=len, reverse=True):
             keys = {**first, **keys}  # those of one view belong together
@@ -251,7 +220,7 @@ class Predictor:
         """Return what would answer a request now; raise what the request would raise, or that a view is stale."""
         online, at = self.lookup().online, self.now()
         _, snapshot, _ = self.read(self.example(), at)
-        for view in self.views:
+        for view in self.reader.views:
             check_age(snapshot, at, view, self.project.settings.zone)
         return {
             "status": "ok",

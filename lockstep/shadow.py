@@ -165,11 +165,17 @@ def _shared(champion: Side, challenger: Side, keys: list[str]) -> list[_Pair]:
     ours, theirs = (side.rows.sort(keys) for side in (champion, challenger))
     pairs = []
     for a in champion.features:
-        for b in (n for n in challenger.features if VERSION.sub("", n) == VERSION.sub("", a)):
+        for b in (n for n in challenger.features if _plain(n) == _plain(a)):
             one, other = ours.select(*keys, pl.col(a)), theirs.select(*keys, pl.col(b).alias(a))
             differ = differing(one, other, keys, [a])[a]
             pairs.append(_Pair(a, b, one.height, differ, _factor(one[a], other[a]) if differ else None))
     return pairs
+
+
+def _plain(name: str, *, whole: bool = False) -> str:
+    """Return the name without its version; of a part of a vector, such as ``taste_v2[0]``, or of the `whole`."""
+    feature, bracket, part = name.partition("[")
+    return VERSION.sub("", feature) + ("" if whole else bracket + part)
 
 
 def _factor(ours: pl.Series, theirs: pl.Series) -> float | None:
@@ -183,14 +189,14 @@ def _factor(ours: pl.Series, theirs: pl.Series) -> float | None:
 
 def _same_features(pairs: list[_Pair], changed: Sequence[str], where: str) -> None:
     """Refuse features that are not bit-equal, but for new versions that are said to be `changed`."""
-    versions = [VERSION.sub("", p.champion) for p in pairs if p.champion != p.challenger]
+    versions = [_plain(p.champion, whole=True) for p in pairs if p.champion != p.challenger]
     for name in changed:
         if name not in versions:
             raise SettingsError(
                 f"no two versions of {name!r}", where="params.yaml shadow.changed", do=did_you_mean(name, versions)
             )
     wrong = [
-        p for p in pairs if p.differ and (p.champion == p.challenger or VERSION.sub("", p.champion) not in changed)
+        p for p in pairs if p.differ and (p.champion == p.challenger or _plain(p.champion, whole=True) not in changed)
     ]
     if wrong:
         told = ", ".join(

@@ -31,11 +31,13 @@ class Table:
         """Tell whether its rows have no event time of their own."""
         return self.contract.event_time is None
 
-    def scan(self) -> pl.LazyFrame:
-        """Return all rows, to read some columns of."""
+    def scan(self, some: Sequence[date] | None = None) -> pl.LazyFrame:
+        """Return the rows that landed on some days, all by default, to read some columns of."""
+        chosen = pl.lit(True) if some is None else pl.col("_landing_day").is_in(some)
         if self._given is not None:
-            return self._given.lazy()
-        return pl.scan_parquet(list(self.files.values()), glob=False, hive_partitioning=False)
+            return self._given.lazy().filter(chosen)
+        files = [f for day, f in self.files.items() if some is None or day in some]
+        return pl.scan_parquet(files or [*self.files.values()], glob=False, hive_partitioning=False).filter(chosen)
 
     @cached_property
     def rows(self) -> pl.DataFrame:

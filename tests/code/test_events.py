@@ -167,6 +167,61 @@ def test_an_entity_that_no_table_carries_whole_is_seen_from_its_first_event_and_
         assert alone.entities(["who", "large"], day).equals(events.entities(["who", "large"], day))
 
 
+@source(event_time="at", key="id", within_day=True)
+def recoded(visits: pl.LazyFrame) -> pl.LazyFrame:
+    """Visits whose key is named otherwise than in the raw table."""
+    return visits.with_columns(pl.when(pl.col("who") == 2).then(99).otherwise("who").cast(pl.Int64).alias("who"))
+
+
+def test_an_entity_that_a_source_names_otherwise_than_its_table_keeps_its_events(contract):
+    for rows in (ON_TIME, [*ON_TIME, (5, 2, 1, 1, 5, False)]):
+        events = Events(recoded, {"visits": table(contract, rows)}, FIRST, LAST)
+        assert events.entities(["who"], LAST).rows() == [(1,), (2,), (99,)]
+        assert events.entities(["who"], date(2017, 3, 3)).rows() == [(1,)]
+
+
+def test_of_a_corrected_row_the_entity_that_is_known_now_is_among_those_seen(contract):
+    @source(event_time="at", key="who")
+    def dearest(visits: pl.LazyFrame) -> pl.LazyFrame:  # what was bought for most, by shopper
+        of = visits.group_by("who", "id").agg(pl.col("cents").sum(), pl.col("at").min())
+        best = of.sort("cents").group_by("who").agg(pl.col("id").last().alias("best"), pl.col("at").min())
+        return best.with_columns(pl.col("best").cast(pl.String))
+
+    rows = [(1, 1, 2, 500, 2, False), (2, 1, 2, 300, 2, False), (1, 1, 2, 100, 4, False)]  # 1 was no 500
+    events = Events(dearest, {"visits": table(contract, rows)}, FIRST, LAST)
+    assert events.known(LAST)["best"].to_list() == ["2"]
+    assert events.entities(["who", "best"], LAST).rows() == [(1, "1"), (1, "2")]
+
+
+def test_a_row_that_moved_to_another_day_is_seen_where_a_source_drops_its_last_version(contract):
+    @source(event_time="at", key="id", within_day=True)
+    def paid(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.filter(pl.col("cents") > 0)
+
+    rows = [*ON_TIME, (1, 1, 5, 0, 5, False)]  # row 1 is now of the fifth, and nothing was paid
+    events = Events(paid, {"visits": table(contract, rows)}, FIRST, LAST)
+    assert not events.short
+    assert events.known(LAST)["id"].to_list() == [2, 3, 4]
+
+
+def test_the_event_time_may_be_part_of_the_key(contract):
+    @source(event_time="at", key=("who", "at"), within_day=True)
+    def moments(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.unique(["who", "at"])
+
+    assert Events(moments, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST).height > 0
+
+
+def test_a_key_that_does_not_tell_events_apart_is_refused(contract):
+    @source(event_time="at", key="who", within_day=True)
+    def of_two(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits
+
+    rows = [*ON_TIME, (5, 1, 1, 50, 1, False)]
+    with pytest.raises(DefinitionError, match=r"does not tell events apart in source of_two.*'who': 1.*Name in key="):
+        Events(of_two, {"visits": table(contract, rows)}, FIRST, LAST).known(LAST)
+
+
 def test_events_of_tables_without_event_times_are_derived_once_for_days_that_know_the_same(contract, tmp_path):
     text = "table: offers\nversion: 1\nowner: tests\nevent_time: null\nkey: [id]\ncalendar: irregular\n"
     text += "lateness: {days: null, then: flag}\ncolumns:\n  id: {type: int64}\n  start: {type: date}\n"
@@ -293,14 +348,16 @@ def test_an_honest_claim_is_proven_without_sorting_out_the_versions_of_all_rows(
     assert Events(bought, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST).height == 4
 
 
+@pytest.mark.parametrize("part", [1, 2], ids=["shown all of the past", "shown some days of it"])
 def test_a_false_claim_is_refused_however_few_days_are_derived_at_once_and_leaves_nothing_behind(
-    contract, tmp_path, monkeypatch
+    contract, tmp_path, monkeypatch, part
 ):
     monkeypatch.setattr("lockstep.events.BATCH", 1)  # partitions of real volume: a day at a time
     files = {}
     for n in range(1, 5):
         path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
         table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
+    monkeypatch.setattr("lockstep.events.PAST", 1 + sum(f.stat().st_size for f in files.values()) // part)
     cache = DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))
     with pytest.raises(DefinitionError, match="not within_day in source first_of_all"):
         Events(first_of_all, {"visits": Table(contract, None, ZONE, files)}, FIRST, LAST, cache=cache).known(LAST)
@@ -335,7 +392,7 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
         assert found.short
         assert_frame_equal(found.known(found.last), found.derived(found.last), check_column_order=False)
         alone = Events(bought, {"visits": Table(contract, None, ZONE, landed)}, FIRST, found.last)
-        assert found.seen(["who"]).equals(alone.seen("who"))
+        assert found.seen(["who"]).equals(alone.seen(["who"]))
         return found.known(found.last)
 
     assert (events(4).height, derived) == (3, [1, 2, 3])

@@ -12,6 +12,7 @@ from lockstep.define import Feature, OnDemandView
 from lockstep.exact import elapsed_days
 from lockstep.lookup import BadRequest, Found, LookUp, NotOnline
 from lockstep.predictor import Predictor
+from lockstep.reader import Reader
 from tests.code.definitions import catalogue, service, visits
 
 SNAPSHOT = datetime(2018, 1, 1, 5, tzinfo=UTC)
@@ -43,11 +44,9 @@ def predictor(row, *, now=None, request=None, never_null=()):
     store.online = SimpleNamespace(instant=SNAPSHOT, snapshot=date(2018, 1, 1), features="f", views=first)
     store.rows = lambda wanted, _: {"visits": Found({n: [row.get(n)] for n in wanted["visits"]}, [True], [SNAPSHOT])}
     p = Predictor.__new__(Predictor)
-    p.project, p.catalogue, p.demands, p.views, p.fitted = known.project, known, [demand], [view], Model(never_null)
-    p.name, p.hashes, p.keys = "m", {}, {"household_id": pl.Int64()}
-    p.request = {n: k for n, k in demand.request.items() if k != INSTANT}
+    p.project, p.catalogue, p.fitted, p.reader = known.project, known, Model(never_null), Reader(known, names)
+    p.name, p.hashes, p.keys, p.request = "m", {}, p.reader.keys, p.reader.request
     p.features = {n: str(known.types[n]) for n in names}
-    p.stored = {"visits": [f.name for f in view.features]}
     p.lookup = lambda: store
     p.now = lambda: NOON
     p._lookup = None
@@ -145,7 +144,7 @@ def test_a_stored_value_of_another_type_is_not_bent():
 
 def test_an_example_takes_keys_that_belong_together_from_the_widest_view():
     p = predictor(ROW, request={"at": INSTANT, "who": pl.String()})
-    p.views = [SimpleNamespace(name=n) for n in ("home", "pair", "other")]
+    p.reader.views = [SimpleNamespace(name=n) for n in ("home", "pair", "other")]
     firsts = {"home": {"a": 1}, "pair": {"a": 2, "b": 20}, "other": {"a": 3, "c": 30}}
     p.lookup().online.views = {n: SimpleNamespace(first=first) for n, first in firsts.items()}
     assert p.example() == {"a": 2, "b": 20, "c": 30, "who": "1"}

@@ -193,6 +193,18 @@ class TestVersionsOfAFeature:
         ]
         assert found["features"]["equal"] == 1
 
+    def test_the_parts_of_a_vector_are_those_of_its_versions(self):
+        taste = {"taste[0]": [0.5, 1.0, None, 2.0], "taste[1]": [1.0, 1.0, 1.0, 1.0]}
+        off = {"taste_v2[0]": [0.65, 1.3, None, 2.6], "taste_v2[1]": [1.3, 1.3, 1.3, 1.3]}
+        champion, challenger = side("old", [0.1, 0.6, 0.5, 0.9], taste), side("new", [0.1, 0.2, 0.5, 0.9], off)
+        with pytest.raises(GuaranteeError, match=r"taste\[0\] and taste_v2\[0\] in 6 of 8 rows"):
+            run(champion, challenger, SETTINGS)
+        found = run(champion, challenger, SETTINGS.model_copy(update={"changed": ["taste"]})).summary
+        assert [(v["challenger"], v["factor"]) for v in found["versions"]] == [
+            ("taste_v2[0]", 1.3),
+            ("taste_v2[1]", 1.3),
+        ]
+
     def test_no_feature_under_one_name_may_differ_whatever_is_said(self):
         off = {"visits": [1, 2, 3, 5], "spend_v2": OFF["spend_v2"]}
         with pytest.raises(GuaranteeError, match=r"found visits in 2 of 8 rows \(25 %\), by a factor of 1.0"):

@@ -72,6 +72,36 @@ def test_an_aggregate_keyed_by_calendar_month_makes_the_model_look_better_and_is
     )  # fmt: skip
 
 
+def more(folder, definitions):
+    with (folder / "features/labels.py").open("a", encoding="utf-8") as handle:
+        handle.write("\nfrom dataclasses import replace\n" + definitions)
+
+
+def test_a_request_that_counts_the_whole_day_is_caught(built_slice, copy):
+    folder = copy(built_slice)
+    more(folder, """
+whole = lambda trips, day: rung_up(trips, day).with_columns(pl.len().cast(pl.Int64).alias("basket_departments"))
+back = replace(back, population=whole)
+del lapse
+""")  # fmt: skip
+    done = lockstep(folder, "back", module="lockstep.dataset")
+    assert done.returncode == 0, done.stderr
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 1
+    said = r"'basket_departments' knows what .* in population of 2017-04-03 for back, nothing after 2017-04-03T"
+    assert re.search(said, done.stderr)
+
+
+def test_a_question_that_the_settings_do_not_ask_is_named_and_the_others_are_proven(built_slice, copy):
+    folder = copy(built_slice)
+    more(folder, 'mine = replace(lapse, name="mine")\ndel lapse\n')
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"labels of back and \d+ populations, nothing of mine, which params.yaml does not ask$", done.stdout.strip()
+    )
+
+
 def spoilt(folder, name, change):
     path = folder / "artifacts" / name
     frame = change(pl.read_parquet(path))
@@ -92,7 +122,7 @@ def next_days(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08, household_id "),
+        (next_days, "'trips_total' knows what it cannot know in training rows of 2017-05-08 for lapse, household_id "),
         (
             lambda _: lambda f: f.with_columns((1 - pl.col("label")).alias("label")),
             "'label' knows what it cannot know in labels of train",
@@ -126,7 +156,9 @@ def test_a_published_snapshot_that_was_altered_is_caught(built_slice, copy):
 def test_snapshots_computed_anew_in_pieces_have_the_published_bytes_and_an_altered_one_is_caught(built_slice, copy):
     done = lockstep(built_slice, "prove", "backfill")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith("365 snapshots anew in 6 pieces, each cut short once: the published bytes\n")
+    published = len(list((built_slice / "artifacts/features").rglob("*.parquet")))
+    said = f"{published} snapshots anew in 6 pieces, each cut short once: the published bytes\n"
+    assert done.stdout.endswith(said)
     folder = copy(built_slice)
     other = lambda f: f.with_columns(pl.col("trips_7d") + 1)  # noqa: E731
     spoilt(folder, "features/household_trips/v1/2017-11-06.parquet", other)
