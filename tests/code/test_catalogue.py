@@ -1,5 +1,7 @@
 """The catalogue: one row a feature, from the definitions alone."""
 
+import json
+
 import polars as pl
 import pytest
 
@@ -55,6 +57,20 @@ def test_a_feature_is_of_the_status_of_what_it_reads():
     rows = entries(known)
     assert [entry(rows, name)["status"] for name in ("weeks", "zz")] == ["deprecated", "live"]
     assert known.deprecated() == ["deprecated: view visits, read by service far. Use version 2."]
+
+
+def test_the_command_line_shows_a_table_with_a_header_and_one_feature_as_one(tmp_path, monkeypatch, capsys):
+    from lockstep import catalogue as module
+    from lockstep.cli import features
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(module, "PAGE", str(tmp_path / "catalogue.html"))
+    features()
+    assert capsys.readouterr().out.split()[:7] == [
+        "feature", "view", "type", "range", "status", "services", "first_trip_at",
+    ]  # fmt: skip
+    features("trips_7d", json=True)
+    assert json.loads(capsys.readouterr().out)["feature"] == "trips_7d"
 
 
 def test_an_unknown_feature_is_told_the_nearest(frame):

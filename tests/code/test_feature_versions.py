@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from features.sources import store, trips
 from lockstep import agg
 from lockstep.clock import INSTANT
-from lockstep.define import Feature, OnDemandView, Service, View
+from lockstep.define import ASKABLE, Feature, OnDemandView, Service, View
 from lockstep.errors import DataError, DefinitionError
 from lockstep.exact import elapsed_days, ratio
+from lockstep.serving import _asked
 from lockstep.snapshots import snapshot
 from tests.code.definitions import catalogue, service, visits
 from tests.code.test_snapshots import ZONE
@@ -234,6 +236,11 @@ class TestRequests:
     def test_what_a_request_cannot_carry_is_refused(self, define, said):
         with pytest.raises(DefinitionError, match=said):
             define()
+
+    def test_everything_that_a_request_may_carry_can_be_asked(self):
+        carried = {f"x{n}": kind for n, kind in enumerate(ASKABLE) if kind != INSTANT}
+        asked = _asked(SimpleNamespace(keys={"household_id": pl.Int64()}, request=asking(carried).request))
+        assert [*asked.model_fields] == ["household_id", *carried, "at"]
 
     def test_a_type_may_be_written_as_its_class(self):
         assert asking({"y": pl.Int64}).request == {"y": pl.Int64()}
