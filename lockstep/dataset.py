@@ -208,7 +208,24 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
 
 
 def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
+    """Join the features `wanted` to `rows` as `joined` does, and do what views say of rows that are not there.
+
+    Raises
+    ------
+    DefinitionError, GuaranteeError
+        As `joined`.
+    DataError
+        A row that a view refuses to do without, or a value that breaks its feature's contract.
+    """
+    keys = [k for k in catalogue.key_types if k in rows.columns]
+    frame = catalogue.settle(joined(p, catalogue, rows, wanted), keys, "the training set")
+    return frame.select(*rows.columns, *wanted)
+
+
+def joined(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
     """Join the features `wanted` to `rows` through Feast, as they were known at each ``event_timestamp``.
+
+    The flags of their views come with them: `Catalogue.settle` reads those.
 
     Raises
     ------
@@ -216,23 +233,20 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: 
         A feature is made of what a request carries and no column of `rows` holds.
     GuaranteeError
         Feast gave other rows back than it was asked for, or in another order.
-    DataError
-        A row that a view refuses to do without, or a value that breaks its feature's contract.
     """
     asked = with_request(rows, catalogue.demands(wanted))
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         store = feature_store(p, str(Path(folder) / "registry.db"))
         names = list(dict.fromkeys([*wanted, *catalogue.flags(wanted)]))
         job = store.get_historical_features(entity_df=asked, features=catalogue.refs(names))
-        joined = pl.DataFrame(job.to_arrow())
-    frame = joined.select(*rows.columns, *names).cast({n: catalogue.types[n] for n in names})
+        given = pl.DataFrame(job.to_arrow())
+    frame = given.select(*rows.columns, *names).cast({n: catalogue.types[n] for n in names})
     if not frame.select(rows.columns).equals(rows):
         raise GuaranteeError(
             "the join lost, added or moved rows", where="dataset", expected=f"{rows.height} rows in order",
             found=f"{frame.height} rows", do="This is a fault of the offline store: see features/feature_store.yaml.",
         )  # fmt: skip
-    frame = catalogue.settle(frame, [k for k in catalogue.key_types if k in rows.columns], "the training set")
-    return frame.select(*rows.columns, *wanted)
+    return frame
 
 
 def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.DataFrame:

@@ -140,7 +140,7 @@ class Events:
 
     def _told_apart(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the events, which are in order, after judging that their time and key tell them apart."""
-        columns = [self.source.event_time, *self.source.key]
+        columns = list(dict.fromkeys([self.source.event_time, *self.source.key]))
         again = pl.all_horizontal(pl.col(c).eq_missing(pl.col(c).shift()) for c in columns)
         twice = events.lazy().select(columns).with_row_index("_row").filter(again & (pl.col("_row") > 0)).collect()
         if not twice.is_empty():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -21,11 +20,11 @@ from lockstep.files import read_parquet
 from lockstep.lookup import LookUp, NotOnline, hushed
 from lockstep.online import read_online, write_proof
 from lockstep.project import Project
+from lockstep.replay import ODD, carried, replay
 
 __all__ = ["Difference", "Parity", "parity", "prove_parity", "same_bits"]
 
 _SHOWN = 5
-_ODD = timedelta(hours=13, minutes=7, microseconds=123_457)  # an instant at which no rounding goes unseen
 
 
 class Difference(NamedTuple):
@@ -81,7 +80,8 @@ def parity(project: Project) -> Parity:
     """Compare what the online store holds for every entity of the materialised snapshot with the snapshot's file.
 
     Then compare the request-time features, computed online at an odd instant of that day, with those that
-    `get_historical_features` gives at the same instant.
+    `get_historical_features` gives at the same instant; and what a server reads for requests to each model, those of
+    strangers and those past a lifetime among them, with the rows of a training set, refusals with refusals.
 
     Raises
     ------
@@ -113,10 +113,13 @@ def _compare(lookup: LookUp) -> Parity:
     for demand in catalogue.on_demand:
         for difference in _on_demand(lookup, demand, held):
             wrong.setdefault((_widest(demand).whose, difference.entity), []).append(difference)
-    first = [d for differences in wrong.values() for d in differences][:_SHOWN]
+    requests = [] if wrong else list(_as_asked(lookup))  # which read what is wrong already
+    first = [d for differences in [*wrong.values(), *requests] for d in differences][:_SHOWN]
     entities, spoilt = (Counter(whose for whose, _ in some) for some in (seen, wrong))
     kinds = dict.fromkeys(view.whose for view in catalogue.views)
     counts = {whose: (entities[whose] - spoilt[whose], entities[whose]) for whose in kinds}
+    if requests:
+        counts["request"] = (sum(not differences for differences in requests), len(requests))
     return Parity(online.snapshot, counts, len(catalogue.types), tuple(first))
 
 
@@ -133,11 +136,11 @@ def _widest(demand: OnDemandView) -> View:
 
 def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Difference]:
     """Yield where an on-demand view gives other values from the online store than Feast gives offline."""
-    stored, at = _widest(view), lookup.online.instant + _ODD
+    stored, at = _widest(view), lookup.online.instant + ODD
     of = {key: held[stored.name][key] for key in stored.keys}
     keys = list(zip(*of.values(), strict=True))
     inputs = {
-        name: [at] * len(keys) if kind == INSTANT else _carried(kind, len(keys)) for name, kind in view.request.items()
+        name: [at] * len(keys) if kind == INSTANT else carried(kind, len(keys)) for name, kind in view.request.items()
     }
     asked = pl.DataFrame({**of, **inputs, "event_timestamp": [at] * len(keys)})
     asked = asked.with_columns(pl.col(n).cast(kind) for n, kind in {**view.request, "event_timestamp": INSTANT}.items())
@@ -156,13 +159,21 @@ def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[st
     yield from _differences(keys, offline, computed)
 
 
-def _carried(kind: pl.DataType, count: int) -> list[Any]:
-    """Return what requests might carry as a column of a type: the same each time, zeros and nulls among it."""
-    chance = random.Random(0)  # noqa: S311 - any values will do
-    values = [None if n % 11 == 1 else chance.randrange(100_000) * (n % 7 > 0) for n in range(count)]
-    column = pl.Series(values, dtype=pl.Int64)
-    column = column % 2 == 0 if kind == pl.Boolean else column * 1.1 if kind.is_float() else column
-    return column.cast(kind).to_list()
+def _as_asked(lookup: LookUp) -> Iterator[list[Difference]]:
+    """Yield, for each of some requests to each model, where it is answered otherwise than a training row is made."""
+    catalogue = lookup.catalogue
+    services = {model.service for model in catalogue.project.settings.models.values()}
+    for service in [s for s in catalogue.services if s.name in services]:
+        for asked, offline, online in replay(lookup, service.features):
+            if isinstance(offline, str) and isinstance(online, str):
+                yield []
+            elif isinstance(offline, str) or isinstance(online, str):
+                told = (answer if isinstance(answer, str) else "an answer" for answer in (offline, online))
+                yield [Difference(asked, f"service {service.name}", *told)]
+            else:
+                values = {name: [value] for name, value in online.items()}
+                made = pl.DataFrame([offline], schema={name: catalogue.types[name] for name in offline})
+                yield [*_differences([asked], made, values)]
 
 
 def _differences(

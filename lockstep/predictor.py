@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from lockstep.clock import INSTANT
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.feast_objects import Catalogue
@@ -20,6 +19,7 @@ from lockstep.lookup import BadRequest, LookUp, NotOnline, named
 from lockstep.model_file import Fitted, open_model
 from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
+from lockstep.reader import Reader
 from lockstep.train import named_model
 
 __all__ = ["Prediction", "Predictor"]
@@ -42,8 +42,7 @@ class Prediction(NamedTuple):
 class Predictor:
     """A model version with the store that it reads.
 
-    A request is made of the entities' keys, whose names and types are `keys`, and of what the model's on-demand views
-    take from it besides its instant, `request`.
+    A request is made of `keys` and `request`: see `Reader`.
 
     Parameters
     ----------
@@ -74,16 +73,8 @@ class Predictor:
         self.features: dict[str, str] = self.card["features"]
         self.catalogue = Catalogue(project)
         self._check_definitions()
-        self.demands = self.catalogue.demands(self.features)
-        carried = {name: kind for view in self.demands for name, kind in view.request.items()}
-        self.request = {name: kind for name, kind in carried.items() if kind != INSTANT}
-        needed = {*self.features, *(n for v in self.demands for n in self.catalogue.inputs(v))}
-        kept = {v.name: [f.name for f in v.features if f.name in needed] for v in self.catalogue.views}
-        self.stored = {view: names for view, names in kept.items() if names}
-        self.views = [v for v in self.catalogue.views if v.name in self.stored]
-        self.keys = {
-            key: kind for key, kind in self.catalogue.key_types.items() if any(key in v.keys for v in self.views)
-        }
+        self.reader = Reader(self.catalogue, self.features)
+        self.keys, self.request = self.reader.keys, self.reader.request
         self._files = store_files(project)
         self._stamp: object = None
         self._lookup: LookUp | None = None
@@ -158,18 +149,10 @@ class Predictor:
     def read(self, asked: Mapping[str, Any], at: datetime) -> tuple[dict[str, Any], datetime, list[str]]:
         """Return the model's features for a request at an instant, in its order, their snapshot, and the defaulted."""
         try:
-            keys = {key: asked[key] for key in self.keys}
-            values, snapshot, defaults = self.lookup().read(self.stored, self.views, keys, at)
+            return self.reader.read(self.lookup(), asked, at)
         except NotOnline:
             self._close()  # a damaged file may be mended by the next request
             raise
-        for view in self.demands:
-            types = self.catalogue.inputs(view)
-            inputs = {name: [asked[name] if name in self.request else values.get(name, at)] for name in types}
-            values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
-            for feature in view.features if defaults else ():
-                defaults += [feature.name] if {*feature.reads} & {*defaults} else []
-        return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
 
     def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
         """Return the score for a request, by name its `keys` and all of `request`, at an instant.
@@ -206,7 +189,7 @@ class Predictor:
 
     def example(self) -> dict[str, Any]:
         """Return a request about somebody who is online: the keys of the view that has the most, and ones."""
-        firsts = [self.lookup().online.views[view.name].first for view in self.views]
+        firsts = [self.lookup().online.views[view.name].first for view in self.reader.views]
         keys = {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
         return keys | {name: pl.Series([1]).cast(kind)[0] for name, kind in self.request.items()}
 

@@ -204,6 +204,14 @@ def test_a_row_that_moved_to_another_day_is_seen_where_a_source_drops_its_last_v
     assert events.known(LAST)["id"].to_list() == [2, 3, 4]
 
 
+def test_the_event_time_may_be_part_of_the_key(contract):
+    @source(event_time="at", key=("who", "at"), within_day=True)
+    def moments(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.unique(["who", "at"])
+
+    assert Events(moments, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST).height > 0
+
+
 def test_a_key_that_does_not_tell_events_apart_is_refused(contract):
     @source(event_time="at", key="who", within_day=True)
     def of_two(visits: pl.LazyFrame) -> pl.LazyFrame:

@@ -20,7 +20,7 @@ from lockstep.files import write_parquet
 from lockstep.lookup import LookUp, NotOnline, UnknownEntity
 from lockstep.materialize import materialize
 from lockstep.online import pending, read_online
-from lockstep.parity import parity
+from lockstep.parity import parity, prove_parity
 from lockstep.project import project
 from tests.conftest import ENV, lockstep
 
@@ -42,6 +42,11 @@ def content(folder):
 
 def keys(folder, day="2018-01-01"):
     return pl.read_parquet(folder / f"artifacts/features/household_trips/v1/{day}.parquet")["household_id"].to_list()
+
+
+def stored(folder):
+    """How many features of a household the store holds, the flag that tells its row from none included."""
+    return len(Catalogue(project(folder)).schemas["household_trips"])
 
 
 def entity_key(folder, household):
@@ -68,6 +73,9 @@ def equal(folder, day="2018-01-01"):
         ("categories", "category_vectors"),
     ):
         rows[whose] = pl.read_parquet(views / view / f"v1/{day}.parquet").height
+    proof = json.loads((folder / "state/parity.json").read_text())["text"]
+    rows["requests"] = int(re.search(r", (\d+) of \1 requests equal", proof).group(1))
+    assert rows["requests"] > 100
     said = ", ".join(f"{n:,} of {n:,} {whose}" for whose, n in rows.items())
     return f"{said} equal online and offline in {len(Catalogue(project(folder)).types)} features, snapshot {day}"
 
@@ -77,7 +85,7 @@ def test_a_snapshot_goes_online_and_every_household_is_equal(online_slice):
     line = f"online    {equal(online_slice)}\n"
     assert (online_slice / "state/materialize.out").read_text() == line  # none of Feast's own lines
     assert (online_slice / "state/materialize.err").read_text() == ""
-    assert len(content(online_slice)) == 25 * n
+    assert len(content(online_slice)) == stored(online_slice) * n
     record = read_online(online_slice)
     assert (str(record.snapshot), record.instant) == ("2018-01-01", datetime(2018, 1, 1, 5, tzinfo=UTC))
     assert record.views["household_trips"].rows == n
@@ -102,13 +110,13 @@ def test_one_look_up_reads_the_household_its_store_and_both_together(online_slic
         expected |= of.select(names[view.name]).row(0, named=True)
     at = record.instant + timedelta(hours=9)
     with closing(LookUp(catalogue, record)) as lookup:
-        assert lookup.read(names, views, pair, at) == (expected, record.instant)
+        assert lookup.read(names, views, pair, at) == (expected, record.instant, [])
         stranger = set(rows["store_trips"]["store_id"]) - set(
             rows["household_store"].filter(pl.col("household_id") == pair["household_id"])["store_id"]
         )
-        values, _ = lookup.read(names, views, {**pair, "store_id": min(stranger)}, at)  # never there
+        values, _, defaults = lookup.read(names, views, {**pair, "store_id": min(stranger)}, at)  # never there
         assert values["trips_90d"] == expected["trips_90d"]
-        assert values["trips_here_90d"] is None
+        assert (values["trips_here_90d"], defaults) == (0, ["trips_here_90d"])
         with pytest.raises(UnknownEntity, match=r"nobody by household_id 999999, store_id 999999 in snapshot"):
             lookup.read(names, views, {"household_id": 999999, "store_id": 999999}, at)
 
@@ -165,7 +173,7 @@ def test_rows_of_another_history_do_not_outlive_it(online_slice, copy):
     rows = pl.read_parquet(path)
     write_parquet(rows[1:], path)  # as after a rebuild from other data, in which the first household never was
     materialize(project(folder))
-    assert len(content(folder)) == 25 * (rows.height - 1)
+    assert len(content(folder)) == stored(folder) * (rows.height - 1)
 
 
 def test_the_zone_of_the_machine_does_not_matter(online_slice, copy):
@@ -190,7 +198,8 @@ class TestParitySees:
 
     def differences(self, folder, equal_but):
         found = parity(project(folder))
-        assert sum(of - same for same, of in found.counts.values()) == equal_but
+        same, of = found.counts["household"]
+        assert of - same == equal_but
         with pytest.raises(GuaranteeError, match="online is not offline in snapshot 2018-01-01"):
             found.require()
         return [(*d.entity, d.feature) for d in found.differences]
@@ -245,6 +254,23 @@ class TestParitySees:
         materialize(project(folder))
         found = self.differences(folder, 1)
         assert found[0] == (rows["household_id"][4], "last_trip_at")
+
+    def test_a_default_that_is_another_online_alone(self, folder, monkeypatch):
+        honest = LookUp.read
+
+        def read(self, *asked):
+            values, snapshot, defaults = honest(self, *asked)
+            return {name: 1 if name in defaults and value == 0 else value for name, value in values.items()}, snapshot, defaults  # fmt: skip  # noqa: E501
+
+        monkeypatch.setattr(LookUp, "read", read)
+        with pytest.raises(GuaranteeError, match=r"redemptions_90d of \d+, 2018-01-01T.*: offline 0, online 1"):
+            prove_parity(project(folder))
+
+    def test_a_row_past_its_lifetime_that_is_read_all_the_same(self, folder, monkeypatch):
+        monkeypatch.setattr("lockstep.lookup.expired", lambda *_: False)
+        late = r"service rfm of \d+, 2018-01-08T00:00:00.000001-05:00: offline 'no row of view .*, online 'an answer'"
+        with pytest.raises(GuaranteeError, match=late):
+            prove_parity(project(folder))
 
     def test_a_command_that_finds_a_difference_exits_with_1_and_names_it(self, folder):
         (one,) = keys(folder)[7:8]
