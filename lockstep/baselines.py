@@ -16,7 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lockstep import metrics
-from lockstep.errors import DataError, did_you_mean
+from lockstep.errors import DataError, SettingsError, did_you_mean
 from lockstep.files import read_json, read_parquet, write_json, write_parquet
 from lockstep.project import project
 from lockstep.settings import Baselines, BgNbd, Evaluate
@@ -137,7 +137,7 @@ def score_baselines(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselin
     BG/NBD is fitted on the last train cut-off, where each customer stands once and has been watched longest. Rows
     without what a baseline reads get the share of label 1.
     """
-    _judge(rows, settings)
+    _judge(rows, keys, settings)
     rows = rows.sort("cutoff", *keys)
     train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
     share = int(train["label"].sum()) / train.height
@@ -169,7 +169,16 @@ def _logistic(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
     return found
 
 
-def _judge(rows: pl.DataFrame, settings: Baselines) -> None:
+def _judge(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines) -> None:
+    where = "baselines in params.yaml"
+    if taken := {*keys} & {*settings.names}:
+        raise SettingsError(f"{min(taken)!r} is a key of the question", where=where, do="Call this baseline otherwise.")
+    moments = rows.group_by("cutoff").agg(pl.col("event_timestamp").n_unique())["event_timestamp"]
+    if settings.bg_nbd and (moments > 1).any():
+        raise SettingsError(
+            "BG/NBD beside a question that is asked at events", where=where,
+            expected="a question that is asked on days, of each customer once", do="Remove bg_nbd there.",
+        )  # fmt: skip
     bg_nbd = settings.bg_nbd.model_dump().values() if settings.bg_nbd else ()
     for column in (*settings.logistic.values(), *bg_nbd):
         if column not in rows.columns:
@@ -178,6 +187,9 @@ def _judge(rows: pl.DataFrame, settings: Baselines) -> None:
                 where="the training set (baselines in params.yaml)",
                 do=did_you_mean(column, rows.columns),
             )
+    for column in settings.logistic.values():
+        if not (rows.schema[column].is_numeric() or rows.schema[column] == pl.Boolean):
+            raise SettingsError(f"{column!r} holds no numbers", where=where, found=rows.schema[column])
     for part in ("train", "test"):
         found = rows.filter(pl.col("part") == part)["label"].unique().sort().to_list()
         if found != [0, 1]:

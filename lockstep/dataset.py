@@ -1,8 +1,8 @@
 """The training set: who is asked about on which day, what the answer was, and what was known. The DVC stage `dataset`.
 
-The population of a cut-off is read from what was known on it, or replays the requests of its day; the label alone looks
-forward, at versions that had landed before the part's knowledge day. Each question has a set of its own, whose features
-are joined once, through Feast, for all of its services together.
+The population of a cut-off is read from what was known on it, or replays the requests of its day as they landed with
+it; the label alone looks forward, at versions that had landed before the part's knowledge day. Each question has a set
+of its own, whose features are joined once, through Feast, for all of its services together.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from lockstep.events import Events, read_tables
 from lockstep.feast_objects import Catalogue, feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
 from lockstep.fingerprint import kept_events
-from lockstep.landings import read_landings, snapshot_days, sources
+from lockstep.landings import read_landings, sealed_days, sources
 from lockstep.project import Project, project
 from lockstep.settings import Dataset
 from lockstep.snapshots import HASHES
@@ -46,6 +46,7 @@ __all__ = [
     "join_features",
     "parts",
     "population",
+    "read_by_population",
     "with_request",
 ]
 
@@ -98,14 +99,25 @@ def parts(settings: Dataset, horizon_days: int, end: date) -> list[Part]:
     return found
 
 
-def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
+def read_by_population(question: Question, events: Events, day: date) -> pl.DataFrame:
+    """Return the events that a cut-off's population is read from: those known on the day.
+
+    Where events ask, those of the day itself stand behind them, as they had landed with it: what was corrected, taken
+    back or came late after the day is not what a request carried.
+    """
+    known = events.known(day)
+    if question.moment == "day":
+        return known
+    return pl.concat([known, events.known(day + timedelta(days=1)).filter(pl.col(EVENT_DAY) == day)])
+
+
+def population(question: Question, events: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:
     """Return who is asked about on a cut-off: the question's row, ``cutoff``, ``event_timestamp``, and the request.
 
     Parameters
     ----------
-    known, later
-        The events known on `day`, and those known on the part's knowledge day: of these the ones of `day` are replayed,
-        where events ask, after what was known.
+    events
+        What `read_by_population` gives for `day`.
 
     Raises
     ------
@@ -116,9 +128,9 @@ def population(question: Question, known: pl.DataFrame, later: pl.DataFrame, day
     """
     row = [*question.row]
     if question.moment == "day":
-        frame = _given(question, known, day, row).select(*row, pl.lit(zone.start(day), INSTANT).alias(AT))
+        frame = _given(question, events, day, row).select(*row, pl.lit(zone.start(day), INSTANT).alias(AT))
     else:
-        frame = _requests(question, pl.concat([known, later.filter(pl.col(EVENT_DAY) == day)]), day)
+        frame = _requests(question, events, day)
     frame = frame.with_columns(pl.lit(day).alias(CUTOFF))
     named = pl.struct(row).is_unique() & pl.all_horizontal(pl.col(row).is_not_null())
     strange = frame.filter(~named | zone.day(pl.col(AT)).ne_missing(day))
@@ -172,11 +184,17 @@ def ask(question: Question, events: Events, part: Part, zone: Zone) -> pl.DataFr
     row, later = [*question.row], events.known(part.known)
     frames = []
     for day in part.cutoffs:
-        asked = population(question, events.known(day), later, day, zone)
+        asked = population(question, read_by_population(question, events, day), day, zone)
         ahead = later.lazy().filter(pl.col(EVENT_DAY).is_between(day, day + timedelta(days=question.horizon_days - 1)))
-        labelled = question.label(asked.lazy(), ahead).select(*row, LABEL).collect()
+        labelled = question.label(asked.lazy(), ahead).collect()
+        for name in (*row, LABEL):
+            if name not in labelled.columns:
+                where, do = f"the label of {question.name}", did_you_mean(name, labelled.columns)
+                raise DataError(f"no column {name!r}", where=where, do=do)
+        labelled = labelled.select(*row, LABEL)
         same = asked.select(row).sort(row).equals(labelled.select(row).sort(row))
-        if not same or not labelled.get_column(LABEL).is_in([0, 1]).fill_null(False).all():
+        answers = labelled.get_column(LABEL)
+        if not (same and answers.dtype.is_numeric() and answers.is_in([0, 1]).fill_null(False).all()):
             raise DataError(
                 "the label does not answer 0 or 1 once for each of the population", where=f"{question.name} on {day}",
                 expected=f"{asked.height} rows", found=f"{labelled.height} rows", do="Mend the question's functions.",
@@ -330,8 +348,7 @@ def _asked(p: Project, name: str) -> tuple[Question, Events, date]:
     if name not in questions:
         raise SettingsError(f"no question {name!r}", where="questions of params.yaml", do=did_you_mean(name, questions))
     question = questions[name]
-    daily = [c.table for c in contracts.values() if c.calendar == "daily"]
-    first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
+    first, last = sealed_days(p.root, contracts)
     tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, question.source.tables)
     return question, kept_events(p, question.source, tables, first, last, hashes=Hashes(p.root / HASHES)), last
 

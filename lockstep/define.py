@@ -456,8 +456,8 @@ class Question:
         Who is asked about, the first above all: intervals are drawn over it.
     population
         ``(events known on the day, day) -> keys``: read from the past alone. With `moment` ``"event"`` the events of
-        the day itself stand behind those, to be replayed as requests: it gives of them the keys, the source's key, its
-        event time and what the request carries.
+        the day itself stand behind those, as they landed with it, to be replayed as requests: it gives of them the
+        keys, the source's key, its event time and what the request carries, none of it from later ones of the day.
     label
         ``(population with its cutoff, events of the horizon) -> the columns of `row` with label (Int8)``: the only
         thing that looks forward.
@@ -477,7 +477,11 @@ class Question:
     moment: Literal["day", "event"] = "day"
 
     def __post_init__(self) -> None:
-        _keyed(self.entities, f"question {self.name}")
+        _keyed(self.entities, where := f"question {self.name}")
+        if self.moment not in ("day", "event"):
+            raise DefinitionError(f"moment={self.moment!r}", where=where, expected="day or event")
+        if self.horizon_days < 1:
+            raise DefinitionError("a label without a day", where=where, expected="horizon_days >= 1")
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def evaluate(
     DataError
         No test rows, a label that is not 0 or 1, columns that the model was not fitted on, or baselines of other rows.
     SettingsError
-        A slice on a column that the training set does not have.
+        A slice on a column that the training set does not have, or that holds no numbers.
     """
     keys = [*columns.keys, "cutoff"]
     test = rows.filter(pl.col("part") == "test").sort("cutoff", *columns.keys)
@@ -121,6 +121,10 @@ def bins(test: pl.DataFrame, slices: Mapping[str, Sequence[float]]) -> list[tupl
         if column not in test.columns:
             raise SettingsError(
                 f"no column {column!r}", where="slices in params.yaml", do=did_you_mean(column, test.columns)
+            )
+        if not (test.schema[column].is_numeric() or test.schema[column] == pl.Boolean):
+            raise SettingsError(
+                f"{column!r} holds no numbers", where="slices in params.yaml", found=test.schema[column]
             )
         values, inner = test[column], [f"{edge:g}" for edge in edges]
         place = pl.Series(np.searchsorted(list(edges), values.cast(pl.Float64).to_numpy(), side="right"))

@@ -1,8 +1,10 @@
 """Arithmetic of formulas whose bits do not depend on how many rows are computed at once.
 
-Polars 2.1 divides a column by a literal as a multiplication by the literal's reciprocal. In a third of all values that
-is one bit off the quotient, and a frame of one row is divided truly: the same formula answers otherwise in training,
-where there are many rows, than in service, where there is one. Division of column by column is exact in both.
+Polars 2.1 divides a column by a single value as a multiplication by its reciprocal. In a third of all quotients that is
+one bit off, and a frame of one row is divided truly: the same formula answers otherwise in training, where there are
+many rows, than in service, where there is one. A literal is such a value, and so is any column that Polars keeps as
+one: what `when` gives where its mask is the same in all of a thread's rows. So the bits would depend on other rows and
+on the number of threads. Division by a column that holds a number for each row is always exact, and `ratio` makes one.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ def ratio(above: str | pl.Expr, below: str | pl.Expr | float) -> pl.Expr:
     if isinstance(below, int | float):
         return a / (pl.lit(float(below)) + a * 0.0)  # a column of the number: see the module
     b = (pl.col(below) if isinstance(below, str) else below).cast(pl.Float64)
-    return pl.when(b != 0).then(a / b)
+    return pl.when(b != 0).then(a / (b + a * 0.0))  # to add 0 to what is not 0 changes no bit
 
 
 def elapsed_days(since: str, until: str) -> pl.Expr:
@@ -55,14 +57,21 @@ def weekday(instant: str, zone: str) -> pl.Expr:
 
 
 def check_exact(formula: pl.Expr, feature: str) -> None:
-    """Raise DefinitionError when a formula divides by a literal."""
+    """Raise DefinitionError when a formula divides otherwise than `ratio` does."""
     for node in _nodes(json.loads(formula.meta.serialize(format="json"))):
         division = node.get("BinaryExpr", {})
-        if division.get("op") == "TrueDivide" and not any("Column" in n for n in _nodes(division["right"])):
+        if division.get("op") == "TrueDivide" and not _by_a_column(division):
             raise DefinitionError(
-                "division by a literal", where=f"feature {feature}", found=str(formula),
-                do="Write ratio(above, number): Polars rounds this one otherwise for one row than for many.",
+                "a bare division", where=f"feature {feature}", found=str(formula),
+                do="Write ratio(above, below): Polars rounds this one otherwise for one row than for many.",
             )  # fmt: skip
+
+
+def _by_a_column(division: dict[str, Any]) -> bool:
+    """Tell whether a division is ``a / (b + a * 0.0)``."""
+    plus = division["right"].get("BinaryExpr", {})
+    times = plus.get("right", {}).get("BinaryExpr") if plus.get("op") == "Plus" else None
+    return bool(times == {"left": division["left"], "op": "Multiply", "right": {"Literal": {"Dyn": {"Float": 0.0}}}})
 
 
 _ROW_LEVEL = {
@@ -77,7 +86,7 @@ def check_row_level(formula: pl.Expr, feature: str) -> None:
     if name := _foreign(json.loads(formula.meta.serialize(format="json"))):
         raise DefinitionError(
             f"{name} in a formula", where=f"feature {feature}", found=str(formula),
-            expected="+ - x /, comparisons, conditions and calendar functions of one row",
+            expected="+ - x, ratio, comparisons, conditions and calendar functions of one row",
             do="Aggregate events in a view, or compute it in the source.",
         )  # fmt: skip
 
@@ -105,18 +114,32 @@ def _foreign(node: Any) -> str | None:
     if not isinstance(node, dict) or len(node) != 1:
         return str(node)
     ((kind, body),) = node.items()
-    if kind in ("Column", "Literal"):
+    if kind == "Column":
         return None
+    if kind == "Literal":
+        return "Series" if "Series" in body else None  # a column of the writer's own, matched by its place
     if kind == "Function":
-        name = body["function"]
-        while isinstance(name, dict) and not set(name) & _ROW_LEVEL:
-            name = next(iter(name.values()))  # such as Boolean: IsNull
-        name = name if isinstance(name, str) else next(iter(set(name) & _ROW_LEVEL))
-        return next(filter(None, map(_foreign, body["input"])), None) if name in _ROW_LEVEL else name
+        return _foreign_function(_names(body["function"]), body["input"])
     inner = {"BinaryExpr": ("left", "right"), "Ternary": ("predicate", "truthy", "falsy"), "Cast": ("expr",)}
     if kind == "Alias":
         return _foreign(body[0])
     return next(filter(None, (_foreign(body[i]) for i in inner[kind])), None) if kind in inner else str(kind)
+
+
+def _foreign_function(names: list[str], inputs: list[Any]) -> str | None:
+    if "IsIn" in names and "Literal" in inputs[1]:
+        inputs = inputs[:1]  # the members of a set, whatever holds them; another column's would be all of its rows
+    elif "IsIn" in names or not _ROW_LEVEL.intersection(names):
+        return names[-1]
+    return next(filter(None, map(_foreign, inputs)), None)
+
+
+def _names(function: Any) -> list[str]:
+    """Return a function's kinds and name: ``{"Boolean": {"IsIn": {"nulls_equal": False}}}`` is a Boolean, IsIn."""
+    if isinstance(function, str):
+        return [function]
+    name, inner = next(iter(function.items())) if isinstance(function, dict) and function else ("", None)
+    return [name, *_names(inner)] if name[:1].isupper() else []  # in small letters: options
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

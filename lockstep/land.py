@@ -68,8 +68,9 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         source = _source(raws[table], table)
         rows = tables[table].partition_by("_landing_day", as_dict=True, include_key=False)
         parts = {key[0]: part for key, part in rows.items()}
-        _check_past(contract, parts, sealed, start)
-        for day in [x.landing_day for x in missing if x.table == table] + list(days(start, until)):
+        again = [x.landing_day for x in missing if x.table == table]
+        _check_past(contract, {d: rows for d, rows in parts.items() if d < start and d not in again}, sealed)
+        for day in again + list(days(start, until)):
             line = _write(beside, contract, day, parts.get(day), source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
@@ -99,18 +100,26 @@ def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date
         raise SourceEnds(last, until)
 
 
-def _check_past(
-    contract: Contract, parts: Mapping[date, pl.DataFrame], sealed: Mapping[date, Landing], start: date
-) -> None:
-    """Refuse rows that name a landing day in the past that was sealed without them: they would be lost."""
-    for day, rows in sorted(parts.items()):
-        have = sealed[day].rows if day in sealed else 0
-        if day < start and rows.height != have:
+def _check_past(contract: Contract, past: Mapping[date, pl.DataFrame], sealed: Mapping[date, Landing]) -> None:
+    """Refuse rows of a landing day in the past that was sealed without them or with other values: they would be lost.
+
+    A day that was sealed by an older contract is compared in the columns of that one, as long as all still come.
+    """
+    for day, rows in sorted(past.items()):
+        line = sealed.get(day)
+        if line is None or rows.height != line.rows or not _same_content(contract, rows, line):
+            have = line.rows if line else 0
             raise DataError(
                 "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
-                expected=f"{have} sealed rows", found=f"{rows.height} rows",
+                expected=f"{have} sealed rows",
+                found=f"{rows.height} rows{' with other values' if rows.height == have else ''}",
                 do="What turns up late lands on the next unsealed day: see land in params.yaml and the landing module.",
             )  # fmt: skip
+
+
+def _same_content(contract: Contract, rows: pl.DataFrame, line: Landing) -> bool:
+    columns = list(contract.at(line.contract_version).schema())
+    return not set(columns) <= set(rows.columns) or content_hash(rows.select(columns)) == line.content_hash
 
 
 def _raw(raw: Raw, contract: Contract) -> pl.DataFrame:
@@ -142,6 +151,11 @@ def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
         raise DataError(
             "no rows at all", where=where, do="Mend the source: an empty one would seal every day as empty."
         )
+    if (kind := rows.schema.get("_landing_day")) != pl.Date:
+        raise DataError(
+            "landing days that are no days", where=f"column _landing_day of {contract.table}", expected="Date",
+            found=kind, do="Let the landing module give the day in the zone: see docs/raw-data.md.",
+        )  # fmt: skip
     if rows.get_column("_landing_day").null_count():
         raise DataError("rows without a landing day", where=where, found=f"{rows['_landing_day'].null_count()} rows")
     contract.check_schema(rows.drop("_landing_day").schema, where)

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +18,7 @@ import polars as pl
 import yaml
 
 from lockstep.clock import parse_day
+from lockstep.contract import Contract
 from lockstep.errors import DataError
 from lockstep.files import file_hash, tree_hash, write_text
 
@@ -30,6 +31,7 @@ __all__ = [
     "content_hash",
     "partition",
     "read_landings",
+    "sealed_days",
     "snapshot_days",
     "sources",
     "write_landings",
@@ -140,6 +142,12 @@ def snapshot_days(landings: Iterable[Landing], daily: Iterable[str]) -> tuple[da
         )
     first, last = min(d[0] for d in sealed.values()), min(d[-1] for d in sealed.values())
     return date.fromordinal(first.toordinal() + 1), date.fromordinal(last.toordinal() + 1)
+
+
+def sealed_days(root: Path, contracts: Mapping[str, Contract]) -> tuple[date, date]:
+    """Return the first and last day whose knowledge is whole, of the project in `root`: see `snapshot_days`."""
+    daily = [c.table for c in contracts.values() if c.calendar == "daily"]
+    return snapshot_days(read_landings(root / "landings.csv"), daily)
 
 
 def check_data(root: Path) -> str:

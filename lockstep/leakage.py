@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from typing import TypeVar
 
 import polars as pl
 
 from lockstep.agg import EVENT_DAY
+from lockstep.clock import Zone
 from lockstep.contract import Contract, load_contracts
-from lockstep.dataset import CUTOFF, LABEL, PART, Part, parts, population, with_request
-from lockstep.define import Question, Source, View
+from lockstep.dataset import AT, CUTOFF, LABEL, PART, Part, parts, population, read_by_population, with_request
+from lockstep.define import Question, Source
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, Table, read_tables
 from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
-from lockstep.landings import read_landings, snapshot_days
+from lockstep.landings import sealed_days
 from lockstep.project import Project
 from lockstep.snapshots import snapshot
 from lockstep.stage import progress
@@ -28,9 +30,15 @@ from lockstep.vectors import bits
 
 __all__ = ["cut", "leakage", "spoil"]
 
+T = TypeVar("T")
+INSTANTS = 4
+"""At how many instants of a day its requests are asked again without what came after."""
+
 
 def leakage(p: Project, days: int = 6) -> str:
     """Prove on `days` snapshot days that features, populations and labels know nothing that landed later; say on what.
+
+    Questions that ``params.yaml`` does not ask have no training set to prove: they are named.
 
     Raises
     ------
@@ -38,8 +46,9 @@ def leakage(p: Project, days: int = 6) -> str:
         A feature, population or label that differs from what its day could know: named with its day, an entity and
         both values.
     """
-    history, views, said = _History(p), Catalogue(p).views, []
-    sets = [_Set(p, question, history.last) for question in p.objects("labels", Question)]
+    history, catalogue, said = _History(p), Catalogue(p), []
+    questions, views = p.objects("labels", Question), catalogue.views
+    sets = [_Set(p, catalogue, q, history.last) for q in questions if q.name in p.settings.questions]
     cutoffs = sorted({day for one in sets for part in one.parts for day in part.cutoffs})
     chosen, compared = sample(history.first, history.last, cutoffs, days), 0
     for day in progress(chosen, "leakage"):
@@ -51,20 +60,23 @@ def leakage(p: Project, days: int = 6) -> str:
                 _same(published, expected, [*view.keys], f"view {view.name}, snapshot {day}, {way}")
                 compared += published.height * len(view.features)
     for one in sets:
-        _training_reads_its_snapshots(p, one, views)
+        _training_reads_its_snapshots(p, catalogue, one)
         asked = sum(_answers(history, one, part, chosen) for part in progress(one.parts, f"labels {one.question.name}"))
         said.append(f"{one.rows.height:,} labels of {one.question.name} and {asked} populations")
+    said += [
+        f"nothing of {q.name}, which params.yaml does not ask" for q in questions if q.name not in p.settings.questions
+    ]
     return f"{compared:,} values on {len(chosen)} days, {', '.join(said)}"
 
 
 class _Set:
     """A question with its published training set: the parts that have labels, their rows."""
 
-    def __init__(self, p: Project, question: Question, last: date) -> None:
+    def __init__(self, p: Project, catalogue: Catalogue, question: Question, last: date) -> None:
         settings, folder = p.settings.questions[question.name].dataset, p.root / "artifacts/dataset" / question.name
         self.question, self.rows = question, read_parquet(folder / "training.parquet")
         self.parts = [q for q in parts(settings, question.horizon_days, last) if q.name != "embargo"]
-        self.features = Catalogue(p).read_by(settings.services)
+        self.features = catalogue.read_by(settings.services)
 
 
 class _ByDefinition(Events):
@@ -78,8 +90,7 @@ class _History:
 
     def __init__(self, p: Project) -> None:
         self.zone, self.contracts = p.settings.clock, load_contracts(p.folder("contracts"))
-        daily = [c.table for c in self.contracts.values() if c.calendar == "daily"]
-        self.first, self.last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
+        self.first, self.last = sealed_days(p.root, self.contracts)
         self._clean = p.root / "artifacts/clean"
         self._tables: dict[str, Table] = {}
 
@@ -103,11 +114,12 @@ class _History:
 def sample(first: date, last: date, cutoffs: Sequence[date], count: int) -> list[date]:
     """Return about `count` days: both ends, cut-offs and other days, spread evenly."""
     every = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return sorted({*_spread(every, count - count // 2), *_spread(cutoffs, count // 2)})
 
-    def spread(days: Sequence[date], n: int) -> Iterable[date]:
-        return (days[i * (len(days) - 1) // max(n - 1, 1)] for i in range(min(n, len(days))))
 
-    return sorted({*spread(every, count - count // 2), *spread(cutoffs, count // 2)})
+def _spread(some: Sequence[T], n: int) -> Iterable[T]:
+    """Return `n` of some, both ends and evenly between."""
+    return (some[i * (len(some) - 1) // max(n - 1, 1)] for i in range(min(n, len(some))))
 
 
 def cut(rows: pl.DataFrame, contract: Contract, day: date) -> pl.DataFrame:  # noqa: ARG001 - the signature of `spoil`
@@ -151,30 +163,45 @@ def _answers(history: _History, one: _Set, part: Part, chosen: Sequence[date]) -
             do="Build the training set again with `lockstep run`.",
         )  # fmt: skip
     asked = {day: published.filter(pl.col(CUTOFF) == day).drop(PART, LABEL) for day in part.cutoffs}
-    later = {}
     for way, events in history.ways(question.source, part.known):
-        later[way], answers = events.known(part.known), []
+        later, answers = events.known(part.known), []
         for day in part.cutoffs:
             days = (day, day + timedelta(question.horizon_days - 1))
-            ahead = later[way].lazy().filter(pl.col(EVENT_DAY).is_between(*days))
+            ahead = later.lazy().filter(pl.col(EVENT_DAY).is_between(*days))
             label = question.label(asked[day].lazy(), ahead).select(*row, pl.col(LABEL).cast(pl.Int8))
             answers.append(label.with_columns(pl.lit(day).alias(CUTOFF)).select(columns).collect())
         where = f"labels of {part.name} for {question.name}, {way}"
         _same(published.select(columns), pl.concat(answers), [CUTOFF, *row], where)
     some = [d for d in part.cutoffs if d in chosen or d not in found] or part.cutoffs[:1]
     for day in some:
-        for way, events in history.ways(question.source, day):
-            expected = population(question, events.known(day), later[way], day, history.zone)
-            _same(asked[day], expected, row, f"population of {day} for {question.name}, {way}")
+        landed = day + timedelta(days=question.moment == "event")  # requests are replayed as they landed with their day
+        for way, events in history.ways(question.source, landed):
+            read = read_by_population(question, events, day)
+            where = f"population of {day} for {question.name}"
+            _same(asked[day], population(question, read, day, history.zone), row, f"{where}, {way}")
+        if question.moment == "event":
+            _requests_see_none_later(question, read, asked[day], day, history.zone)
     return len(some)
 
 
-def _training_reads_its_snapshots(p: Project, one: _Set, views: list[View]) -> None:
+def _requests_see_none_later(
+    question: Question, read: pl.DataFrame, asked: pl.DataFrame, day: date, zone: Zone
+) -> None:
+    """Ask again at some instants of a day with the events after them cut off: no request up to then may change."""
+    at, before = question.source.event_time, pl.col(EVENT_DAY) < day
+    instants = read.filter(~before)[at].unique().sort().to_list()
+    for now in _spread(instants[:-1], INSTANTS):
+        then = population(question, read.filter(before | (pl.col(at) <= now)), day, zone)
+        where = f"population of {day} for {question.name}, nothing after {now:%FT%TZ}"
+        _same(asked.filter(pl.col(AT) <= now), then, [*question.row], where)
+
+
+def _training_reads_its_snapshots(p: Project, catalogue: Catalogue, one: _Set) -> None:
     """Compare every stored and request-time value of a training set with the snapshot of its own cut-off."""
-    row, demands = [*one.question.row], Catalogue(p).demands(one.features)
+    row, demands = [*one.question.row], catalogue.demands(one.features)
     for (day,), part in one.rows.partition_by(CUTOFF, as_dict=True).items():
         frame = with_request(part.drop(one.features), demands)
-        for view in views:
+        for view in catalogue.views:
             snap = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             if set(view.keys) <= set(frame.columns):
                 snap = snap.drop("event_timestamp", "created")

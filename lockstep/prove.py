@@ -14,7 +14,7 @@ from lockstep.define import View
 from lockstep.errors import GuaranteeError, UserError, did_you_mean
 from lockstep.events import Events, read_tables
 from lockstep.files import file_hash
-from lockstep.landings import read_landings, snapshot_days
+from lockstep.landings import sealed_days
 from lockstep.leakage import leakage
 from lockstep.parity import prove_parity
 from lockstep.project import Project
@@ -56,8 +56,7 @@ def backfill(p: Project, pieces: int = 6) -> str:
         A snapshot with other bytes: named.
     """
     zone, contracts = p.settings.clock, load_contracts(p.folder("contracts"))
-    daily = [c.table for c in contracts.values() if c.calendar == "daily"]
-    first, last = snapshot_days(read_landings(p.root / "landings.csv"), daily)
+    first, last = sealed_days(p.root, contracts)
     chance, count = random.Random(0), 0  # noqa: S311 - any order will do
     for view in [v for v in p.objects("views", View) if not v.dropped]:
         tables = read_tables(p.root / "artifacts/clean", contracts, zone, view.source.tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import available_timezones
@@ -47,6 +48,12 @@ def _known_zone(name: str) -> str:
     if name not in (known := available_timezones()):
         raise ValueError(f"{name!r} is not a time zone. {did_you_mean(name, known) if name else ''}"[:200])
     return name
+
+
+def _rising(edges: list[float]) -> list[float]:
+    if not all(low < high for low, high in pairwise(edges)):
+        raise ValueError(f"edges {edges} do not rise; write each once, in order")
+    return edges
 
 
 Day = Annotated[date, BeforeValidator(_quoted_day)]
@@ -140,10 +147,26 @@ class BgNbd(_Frozen):
 
 
 class Baselines(_Frozen):
-    """What stands beside the models: logistic regressions on one column each, by name, and BG/NBD."""
+    """What stands beside the models: the share of label 1, logistic regressions on one column each, and BG/NBD.
+
+    For BG/NBD label 1 must mean "no purchase within the horizon", of a question that is asked on days: the chance of
+    that is what it gives.
+    """
 
     logistic: dict[str, str] = {}
     bg_nbd: BgNbd | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Return what the baselines are called."""
+        return ["mean", *self.logistic, *(["bg_nbd"] if self.bg_nbd else [])]
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Baselines:
+        for name in ("mean", "bg_nbd", "cutoff", "label"):
+            if name in self.logistic:
+                raise ValueError(f"logistic: {name!r} is a name of Lockstep's own. Choose another.")
+        return self
 
 
 class QuestionSettings(_Frozen):
@@ -151,7 +174,7 @@ class QuestionSettings(_Frozen):
 
     dataset: Dataset
     baselines: Baselines
-    slices: dict[str, list[float]] = {}
+    slices: dict[str, Annotated[list[float], AfterValidator(_rising)]] = {}
 
 
 class Evaluate(_Frozen):
@@ -205,6 +228,8 @@ class Settings(_Frozen):
             named.append((f"models.{model}.question", "question", about.question, list(self.questions)))
             named.append((f"models.{model}.service", f"service of {about.question}", about.service,
                           asked.dataset.services if asked else [about.service]))  # fmt: skip
+            if asked and model in asked.baselines.names:
+                raise ValueError(f"models.{model} is also the name of a baseline of {about.question}. Rename one.")
         for key, kind, name, known in named:
             if name not in known:
                 raise ValueError(f"{key} names no {kind}: {name!r}. {did_you_mean(name, known)}")

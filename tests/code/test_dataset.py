@@ -78,12 +78,26 @@ def test_every_household_of_the_population_is_asked_once_and_answered():
         lambda p, _: p.with_columns(pl.lit(None, pl.Int8).alias("label")),
         lambda p, _: p.head(2).with_columns(pl.lit(0, pl.Int8).alias("label")),
         lambda p, _: pl.concat([p, p]).with_columns(pl.lit(0, pl.Int8).alias("label")),
+        lambda p, _: p.with_columns(pl.lit("1").alias("label")),
     ],
 )
 def test_a_label_that_does_not_answer_0_or_1_once_for_each_is_refused(label):
     with pytest.raises(
         DataError, match=r"does not answer 0 or 1 once for each of the population in lapse on 2017-04-03"
     ):
+        asked(label=label)
+
+
+@pytest.mark.parametrize(
+    ("label", "said"),
+    [
+        (lambda p, _: p, "no column 'label' in the label of lapse"),
+        (lambda p, _: p.with_columns(labl=1), r"no column 'label' in the label of lapse. Did you mean 'labl'\?"),
+        (lambda p, _: p.select(label=1), "no column 'household_id' in the label of lapse"),
+    ],
+)
+def test_a_label_without_its_columns_is_told(label, said):
+    with pytest.raises(DataError, match=said):
         asked(label=label)
 
 
@@ -135,9 +149,9 @@ class Till:
         return self.rows.filter(pl.col("event_day") < day)
 
 
-def at_the_till(question=None, events=None):
+def at_the_till(question=None, events=None, known=8):
     question = question or project(ROOT).load("labels")[0].back
-    part = Part("train", [DAY], DAY + timedelta(days=question.horizon_days), 0)
+    part = Part("train", [DAY], DAY + timedelta(days=known), 0)
     return ask(question, events or Till(), part, project(ROOT).settings.clock)
 
 
@@ -152,9 +166,9 @@ def test_each_basket_of_the_day_asks_at_its_own_instant_about_the_seven_days_aft
     assert rows["basket_value"].to_list() == [1_000, 250, 2_000, 1, 4_000]
 
 
-def test_what_lies_beyond_the_horizon_or_is_known_later_changes_no_request_and_no_label():
+def test_what_lies_beyond_the_horizon_changes_no_request_and_no_label():
     later = {31: (4, 8, 0, 1), 32: (5, 8, 0, 1), 33: (1, 40, 0, 1)}
-    assert at_the_till(events=Till(later)).equals(at_the_till())
+    assert at_the_till(events=Till(later), known=60).equals(at_the_till())
 
 
 @pytest.mark.parametrize(
@@ -187,6 +201,18 @@ def test_a_population_without_its_columns_is_told(wrong, said):
     back = project(ROOT).load("labels")[0].back
     with pytest.raises(DefinitionError, match=said):
         at_the_till(replace(back, population=lambda events, day: wrong(back.population(events, day))))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"moment": "events"}, "moment='events' in question back: expected day or event"),
+        ({"horizon_days": 0}, "a label without a day in question back: expected horizon_days >= 1"),
+    ],
+)
+def test_a_question_of_no_moment_or_no_horizon_is_refused_where_it_is_defined(wrong, said):
+    with pytest.raises(DefinitionError, match=said):
+        replace(project(ROOT).load("labels")[0].back, **wrong)
 
 
 def test_a_request_column_must_come_from_the_population_and_an_instant_is_that_of_the_row():

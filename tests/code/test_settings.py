@@ -44,6 +44,15 @@ def written(tmp_path):
         ("service: full", "service: ful", r"models.full.service names no service of lapse: 'ful'. Did you mean 'full'"),
         ("challenger: full", "challenger: till", r"challenger 'till' answers 'back', shadow.question is 'lapse'"),
         ("model: rfm", "model: rmf", r"serve.model names no model: 'rmf'. Did you mean 'rfm'"),
+        (
+            "trips_90d: [3, 10, 30]",
+            "trips_90d: [10, 3, 30]",
+            r"slices.trips_90d.* found edges \[10.0, 3.0, 30.0\] do not",
+        ),
+        ("tenure_days: [90, 180]", "tenure_days: [90, 90]", r"slices.tenure_days.* found edges \[90.0, 90.0\] do not"),
+        ("logistic: {recency:", "logistic: {mean:", r"questions.lapse.baselines.* 'mean' is a name of Lockstep's own"),
+        ("logistic: {recency:", "logistic: {cutoff:", r"'cutoff' is a name of Lockstep's own"),
+        ("logistic: {recency:", "logistic: {rfm:", r"models.rfm is also the name of a baseline of lapse"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_that_names_its_key(written, old, new, said):

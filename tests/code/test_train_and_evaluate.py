@@ -340,6 +340,24 @@ def test_a_baseline_on_a_column_that_is_not_there_is_named():
         score_baselines(ROWS, ("member",), settings, horizon_days=HORIZON)
 
 
+@pytest.mark.parametrize(
+    ("logistic", "change", "said"),
+    [
+        ({"member": "pause"}, {}, "'member' is a key of the question"),
+        ({"place": "region"}, {}, "'region' holds no numbers in baselines in params.yaml: found String"),
+        (
+            {},
+            {"event_timestamp": pl.col("event_timestamp") + pl.duration(hours="visits")},
+            "BG/NBD beside a question that is asked at events",
+        ),
+    ],
+)
+def test_baselines_that_mean_nothing_are_refused(logistic, change, said):
+    settings = BASELINES.model_copy(update={"logistic": logistic})
+    with pytest.raises(SettingsError, match=said):
+        score_baselines(ROWS.with_columns(**change), ("member",), settings, horizon_days=HORIZON)
+
+
 # --- evaluate
 
 
@@ -389,6 +407,11 @@ def test_slices_of_one_column_hold_every_row_once(found):
 def test_a_slice_on_a_column_that_is_not_there_is_named(saved, scores):
     with pytest.raises(SettingsError, match=r"no column 'visit'.*Did you mean 'visits'"):
         evaluate(ROWS, COLUMNS, open_model(*saved), EVALUATE, scores.scores.drop("label"), slices={"visit": [3]})
+
+
+def test_a_slice_on_a_text_column_is_refused():
+    with pytest.raises(SettingsError, match=r"'region' holds no numbers in slices in params.yaml: found String"):
+        bins(ROWS, {"region": [3]})
 
 
 def test_unseen_categories_and_new_nulls_are_scored_and_counted(saved, scores):

@@ -36,8 +36,8 @@ def built(folder, until):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def training(folder, known):
-    done = lockstep(folder, "dataset", "--known", known, "--to", "state/out")
+def training(folder, known, question="lapse"):
+    done = lockstep(folder, "dataset", "--known", known, "--question", question, "--to", "state/out")
     assert done.returncode == 0, done.stderr
     assert f"rows as known on {known}" in done.stdout
     return (folder / "state/out/training.parquet").read_bytes()
@@ -59,6 +59,8 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
     rows = pl.read_parquet(folder / "state/out/training.parquet")
     assert rows["cutoff"].n_unique() == 21
     assert rows["part"].unique().to_list() == ["train"]
+    baskets = training(folder, "2017-09-18", "back")
+    requests = pl.read_parquet(folder / "state/out/training.parquet")
 
     built(folder, "2017-11-20")  # a day without rows, late rows, corrections and deletions
     assert "transactions,2017-10-18,0,-,-," in (folder / "landings.csv").read_text()
@@ -69,6 +71,14 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
     built(folder, "2017-12-31")  # what changed to and fro once more, and rows deleted that had been corrected
     assert training(folder, "2017-11-13") == late
     assert training(folder, "2017-09-18") == early
+
+    # Lines of July were corrected and deleted in October, and baskets of July came: no request of July knows.
+    assert training(folder, "2017-09-18", "back") == baskets
+    training(folder, "2017-11-13", "back")
+    again = pl.read_parquet(folder / "state/out/training.parquet")
+    assert again["cutoff"].max() > requests["cutoff"].max() > dt.date(2017, 9, 1)
+    again = again.filter(pl.col("cutoff") <= requests["cutoff"].max())
+    assert again.drop("label").equals(requests.drop("label"))
 
     training(built_slice, "2017-11-13")  # the same year without all this
     honest = pl.read_parquet(built_slice / "state/out/training.parquet").filter(pl.col("household_id") % 100 == 0)

@@ -72,6 +72,36 @@ def test_an_aggregate_keyed_by_calendar_month_makes_the_model_look_better_and_is
     )  # fmt: skip
 
 
+def more(folder, definitions):
+    with (folder / "features/labels.py").open("a", encoding="utf-8") as handle:
+        handle.write("\nfrom dataclasses import replace\n" + definitions)
+
+
+def test_a_request_that_counts_the_whole_day_is_caught(built_slice, copy):
+    folder = copy(built_slice)
+    more(folder, """
+whole = lambda trips, day: rung_up(trips, day).with_columns(pl.len().cast(pl.Int64).alias("basket_departments"))
+back = replace(back, population=whole)
+del lapse
+""")  # fmt: skip
+    done = lockstep(folder, "back", module="lockstep.dataset")
+    assert done.returncode == 0, done.stderr
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 1
+    said = r"'basket_departments' knows what .* in population of 2017-04-03 for back, nothing after 2017-04-03T"
+    assert re.search(said, done.stderr)
+
+
+def test_a_question_that_the_settings_do_not_ask_is_named_and_the_others_are_proven(built_slice, copy):
+    folder = copy(built_slice)
+    more(folder, 'mine = replace(lapse, name="mine")\ndel lapse\n')
+    done = lockstep(folder, "prove", "leakage", "--days", "1")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"labels of back and \d+ populations, nothing of mine, which params.yaml does not ask$", done.stdout.strip()
+    )
+
+
 def spoilt(folder, name, change):
     path = folder / "artifacts" / name
     frame = change(pl.read_parquet(path))
