@@ -53,10 +53,13 @@ basket_now = OnDemandView(
         Feature("basket_fuel_share", ratio("basket_fuel", "basket_value"), "share of fuel in the basket"),
         Feature("basket_depts", pl.col("basket_departments"), "departments in the basket"),
         Feature(
-            "share_here_90d", ratio("trips_here_90d", "trips_90d"), "share of the household's trips made in this store"
+            "share_here_90d",
+            ratio("trips_here_90d", "trips_90d"),
+            "share of the household's trips made in this store",
+            range=(0, 1),
         ),
         Feature("days_since_here", elapsed_days("last_here_at", "at"), "days of 86400 s since its latest trip here"),
-        Feature("hour_of_day", hour("at", ZONE), "hour on the shop's clock, 0 to 23"),
-        Feature("day_of_week", weekday("at", ZONE), "1 is Monday"),
+        Feature("hour_of_day", hour("at", ZONE), "hour on the shop's clock", range=(0, 23)),
+        Feature("day_of_week", weekday("at", ZONE), "1 is Monday", range=(1, 7)),
     ],
 )

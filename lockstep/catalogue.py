@@ -12,7 +12,6 @@ from lockstep.define import Feature, FittedView, OnDemandView, View
 from lockstep.errors import UserError, did_you_mean
 from lockstep.feast_objects import Catalogue
 from lockstep.files import write_text
-from lockstep.project import Project
 
 __all__ = ["entries", "entry", "write_catalogue"]
 
@@ -37,13 +36,16 @@ def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) ->
     project, name, (low, high) = catalogue.project, feature.name, feature.bounds
     stored = view if isinstance(view, View) else None
     sources = [view] if isinstance(view, View) else list(view.views)
+    read = catalogue.behind([name])
     services = [s.name for s in catalogue.services if name in s.features]
     readers = {m: about for m, about in project.settings.models.items() if about.service in services}
     return {
         "feature": name,
         "view": view.name,
         "version": stored.version if stored else None,
-        "status": next((v.status for v in sources if v.status != "live"), "live"),
+        "status": next(
+            (v.status for v in sources if v.status != "live" and read & {*catalogue.schemas[v.name]}), "live"
+        ),
         "entity": " x ".join(dict.fromkeys(e.name for v in sources for e in v.entities)),
         "type": str(catalogue.types[name]),
         "nullable": not feature.never_null,
@@ -98,13 +100,10 @@ def entry(frame: pl.DataFrame, feature: str) -> dict[str, Any]:
     return frame.row(names.index(feature), named=True)
 
 
-def write_catalogue(project: Project) -> Path:
+def write_catalogue(catalogue: Catalogue) -> Path:
     """Render the catalogue as a page that opens offline; return its path below the root."""
     from lockstep.page import template
 
-    catalogue = Catalogue(project)
-    html = template("catalogue.html").render(
-        entries=entries(catalogue).to_dicts(), views=catalogue.views, deprecated=catalogue.deprecated()
-    )
-    write_text(html, project.root / PAGE)
+    html = template("catalogue.html").render(entries=entries(catalogue).to_dicts(), deprecated=catalogue.deprecated())
+    write_text(html, catalogue.project.root / PAGE)
     return Path(PAGE)

@@ -110,11 +110,11 @@ def features(
     from lockstep.feast_objects import Catalogue
     from lockstep.project import project
 
-    here = project()
-    frame = entries(Catalogue(here))
+    known = Catalogue(project())
+    frame = entries(known)
     found = [entry(frame, name)] if name else frame.to_dicts()
     if json:
-        print(dumps(found, indent=2))
+        print(dumps(found[0] if name else found, indent=2))
     elif name:
         print(
             "\n".join(
@@ -125,11 +125,13 @@ def features(
         )
     else:
         shown = ("feature", "view", "type", "range", "status", "services")
-        rows = [[", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown] for f in found]
+        rows = [list(shown)] + [
+            [", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown] for f in found
+        ]
         wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for row in rows:
             print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
-        print(f"\nopen {write_catalogue(here)}")
+        print(f"\nopen {write_catalogue(known)}")
 
 
 @app.command()

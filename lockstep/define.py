@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
 from lockstep.agg import NEVER_NULL, Aggregation
+from lockstep.clock import INSTANT
 from lockstep.errors import DefinitionError, did_you_mean
 from lockstep.exact import check_exact, check_row_level, renamed
 
@@ -40,6 +41,9 @@ GAP = "gap"
 
 VERSION = re.compile(r"_v[0-9]+$")
 """The end of a name that a version above 1 gets, and nobody else may write."""
+
+ASKABLE = (pl.Int64(), pl.Int32(), pl.Float64(), pl.String(), pl.Boolean(), INSTANT)
+"""What a request can carry."""
 
 Frames = Mapping[str, pl.LazyFrame]
 
@@ -149,6 +153,7 @@ class Feature:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _instance(self.value))
         if isinstance(self.value, pl.Expr):
             check_exact(self.value, self.name)
             check_row_level(self.value, self.name)
@@ -210,11 +215,17 @@ class View:
     deprecated: str = ""
     dropped: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    _written: Mapping[Any, Any] = field(default_factory=dict, repr=False)
+    """What was written, by the name and the features that were made of it: `replace` starts from there."""
     holds: ClassVar[type] = Aggregation
     """What a feature's value is, if it is no formula."""
 
     def __post_init__(self) -> None:
         _keyed(self.entities, f"view {self.name}")
+        if self.missing not in ("null", "default", "refuse"):
+            raise DefinitionError(
+                f"missing={self.missing!r}", where=f"view {self.name}", expected="null, default or refuse"
+            )
         self._versioned()
         self._flagged()
         _unique([*self.keys, *(f.name for f in self.features)], f"view {self.name}")
@@ -238,16 +249,19 @@ class View:
         """Give the names of a version above 1 their ending, in formulas as well."""
         if not isinstance(self.version, int) or self.version < 1:
             raise DefinitionError("not a version", where=f"view {self.name}", expected=">= 1", found=self.version)
-        names = {f.name: f.name.removesuffix(self._ending) + self._ending for f in self.features}
-        object.__setattr__(self, "name", self.name.removesuffix(self._ending) + self._ending)
-        for name in (self.name, *names.values()):
-            if VERSION.search(name.removesuffix(self._ending)):
+        name = self._written.get(self.name, self.name)
+        features = [plain for f in self.features if (plain := self._written.get(f, f))]  # without the flag
+        names = {f.name: f.name + self._ending for f in features}
+        for plain in (name, *names):
+            if VERSION.search(plain):
                 raise DefinitionError(
-                    f"{name!r} ends like a version", where=f"view {self.name}", do="Write plain names and `version`."
+                    f"{plain!r} ends like a version", where=f"view {name}", do="Write plain names and `version`."
                 )
-        if self._ending:
-            features = [replace(f, name=names[f.name], value=_reading(f.value, names)) for f in self.features]
-            object.__setattr__(self, "features", features)
+        made = [replace(f, name=names[f.name], value=_reading(f.value, names)) for f in features]
+        made = made if self._ending else features
+        object.__setattr__(self, "name", name + self._ending)
+        object.__setattr__(self, "features", made)
+        object.__setattr__(self, "_written", {self.name: name, **dict(zip(made, features, strict=True))})
 
     @property
     def _ending(self) -> str:
@@ -255,14 +269,9 @@ class View:
 
     def _flagged(self) -> None:
         """Add the feature that is true where there is a row, for views that tell so."""
-        if self.missing not in ("null", "default", "refuse"):
-            raise DefinitionError(
-                f"missing={self.missing!r}", where=f"view {self.name}", expected="null, default or refuse"
-            )
         if self.missing == "null":
             return
-        features = [f for f in self.features if f.name != self.known]
-        for f in features if self.missing == "default" else []:
+        for f in self.features if self.missing == "default" else []:
             if f.default is ... or (f.default is None and f.never_null):
                 raise DefinitionError(
                     "no default", where=f"feature {f.name} of view {self.name}", expected="one for each feature",
@@ -270,7 +279,8 @@ class View:
                 )  # fmt: skip
         told = f"whether {self.name} has a row that may still be read"
         flag = Feature(self.known, pl.lit(value=True), told, nullable=False, default=False)
-        object.__setattr__(self, "features", [*features, flag])
+        object.__setattr__(self, "features", [*self.features, flag])
+        object.__setattr__(self, "_written", {**self._written, flag: None})
 
     @property
     def known(self) -> str:
@@ -372,8 +382,9 @@ class FittedView(View):
 class OnDemandView:
     """Features of the moment of the request: formulas over stored features and what the request carries.
 
-    An instant in `request` is that of the request itself. The same Polars expressions run in training and in service.
-    They may use + - x /, comparisons and calendar functions of instants, so that every engine gives the same bits.
+    An instant in `request`, one at most, is that of the request itself. The same Polars expressions run in training and
+    in service. They may use + - x, `ratio`, comparisons and calendar functions of instants, so that every engine gives
+    the same bits.
     """
 
     name: str
@@ -385,7 +396,8 @@ class OnDemandView:
     _stored: frozenset[str] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:
-        _unique([f.name for f in self.features], f"on-demand view {self.name}")
+        self._check_request()
+        _unique([*self.request, *(f.name for f in self.features)], f"on-demand view {self.name}")
         for view in self.views:
             if view.dropped:
                 raise DefinitionError(
@@ -410,6 +422,31 @@ class OnDemandView:
         used |= {v.known for v in self.views if v.missing == "default" and any(f.name in used for f in v.features)}
         object.__setattr__(self, "_stored", frozenset(used - set(self.request) - {f.name for f in self.features}))
 
+    def _check_request(self) -> None:
+        """Refuse what a request cannot carry, or what would be another value offline than online."""
+        where = f"on-demand view {self.name}"
+        object.__setattr__(self, "request", {name: _instance(kind) for name, kind in self.request.items()})
+        for name, kind in self.request.items():
+            if kind not in ASKABLE or (name == "at" and kind != INSTANT):
+                expected = "the request's instant" if name == "at" else ", ".join(map(str, ASKABLE))
+                raise DefinitionError(f"no type of the request's {name!r}", where=where, expected=expected, found=kind)
+        if len(instants := [name for name, kind in self.request.items() if kind == INSTANT]) > 1:
+            raise DefinitionError(
+                "two instants in a request", where=where, expected="one, that of the request", found=instants,
+                do="Carry another as an integer, such as its microseconds.",
+            )  # fmt: skip
+
+    @property
+    def widest(self) -> View:
+        """Return the view whose rows name every entity that the formulas are about."""
+        widest = max(self.views, key=lambda view: len(view.keys))
+        if missing := {key for view in self.views for key in view.keys} - {*widest.keys}:
+            raise DefinitionError(
+                "features of entities that no view has together", where=f"on-demand view {self.name}",
+                found=", ".join(sorted(missing)), do="Read a view keyed by all of them, or split it.",
+            )  # fmt: skip
+        return widest
+
     def inputs(self, view: View) -> list[str]:
         """Return the stored features of `view` that the formulas read, and the flag by which defaults stand in."""
         return [f.name for f in view.features if f.name in self._stored]
@@ -425,10 +462,13 @@ class OnDemandView:
         return frame
 
     def compute(
-        self, inputs: Mapping[str, Sequence[object]], types: Mapping[str, pl.DataType]
+        self, inputs: Mapping[str, Sequence[object]], types: Mapping[str, pl.DataType], *, strict: bool = False
     ) -> dict[str, list[object]]:
-        """Compute the features from columns of plain values: what Feast calls, offline and online."""
-        columns = [pl.Series(name, inputs[name], dtype=kind, strict=False) for name, kind in types.items()]
+        """Compute the features from columns of plain values: what Feast calls, offline and online.
+
+        With `strict` a value of another type is a TypeError; otherwise it is bent to its column's, as Feast's are.
+        """
+        columns = [pl.Series(name, inputs[name], dtype=kind, strict=strict) for name, kind in types.items()]
         return (
             self.apply(pl.LazyFrame(columns)).select(f.name for f in self.features).collect().to_dict(as_series=False)
         )
@@ -512,6 +552,14 @@ def _reading(
     value: Aggregation | pl.Expr | pl.DataType, names: Mapping[str, str]
 ) -> Aggregation | pl.Expr | pl.DataType:
     return renamed(value, names) if isinstance(value, pl.Expr) else value
+
+
+def _instance(kind: Any) -> Any:
+    """Return ``pl.Int64()`` for ``pl.Int64``; a class that needs parameters stays one, to be refused."""
+    try:
+        return kind() if isinstance(kind, type) and issubclass(kind, pl.DataType) else kind
+    except TypeError:
+        return kind
 
 
 def sentence(text: str) -> str:

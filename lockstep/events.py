@@ -215,9 +215,12 @@ class Events:
         no key landed on two days, no row came twice and no event lies on two days.
         """
         moving = [t for t in self.tables.values() if not t.is_dimension]
-        whole = bool(moving) and all(set(self.source.key) <= set(t.contract.key) for t in moving)
+        if not self.source.within_day:
+            return None
+        carried = self._having(self.source.key).values()
+        whole = bool(moving) and all(t in carried and set(self.source.key) <= set(t.contract.key) for t in moving)
         still = all(t.is_settled(self.first, self.source.key) for t in self.tables.values() if t.is_dimension)
-        if not (self.source.within_day and whole and still):
+        if not (whole and still):
             return None
         with tempfile.TemporaryDirectory() as folder:
             cache = self._cache or DayCache(Path(folder), Hashes(Path(folder) / "hashes.json"))
@@ -226,11 +229,9 @@ class Events:
                 return None
             events = pl.read_parquet([k.path for k in kept], glob=False, hive_partitioning=False)
             cache.sweep(kept)
-        landed = pl.concat([t.scan().select(*self.source.key, LANDED).unique() for t in moving]).unique()
-        keys = landed.filter(pl.col(LANDED) < self.last).collect(engine="streaming")
-        if keys.select(self.source.key).n_unique() < keys.height:
+        if events.select(self.source.key).n_unique() < events.height:
             return None
-        return self._told_apart(self.source.with_gaps(events.lazy()).collect())
+        return self._told_apart(self.source.with_gaps(events.lazy().drop_nulls(EVENT_DAY)).collect())
 
     def _keep_days(self, cache: DayCache, moving: list[Table]) -> list[Kept] | None:
         """Derive the days that the cache lacks; return the files of all, None where a row did not land on its day."""
@@ -245,8 +246,14 @@ class Events:
             if (parts := self._derive_days(some)) is None:
                 return None
             for day, events in parts.items():
-                kept[day] = cache.keep(day, keys[day], events)
+                kept[day] = cache.keep(day, keys[day], self._with_silent(events, day, moving))
         return [kept[day] for day in landed]
+
+    def _with_silent(self, events: pl.DataFrame, day: date, moving: list[Table]) -> pl.DataFrame:
+        """Add to the events of a day the keys of its rows that gave none, without EVENT_DAY: they may come again."""
+        keys = pl.concat([t.landed([day], [*self.source.key]) for t in moving]).unique()
+        silent = keys.join(events, on=self.source.key, how="anti", nulls_equal=True).sort(self.source.key)
+        return pl.concat([events, silent], how="diagonal")
 
     def _batches(self, some: list[date], moving: list[Table]) -> list[list[date]]:
         """Split days into runs from whose rows events are derived at once: by the size of their files."""

@@ -51,6 +51,7 @@ class Catalogue:
         self.schemas = {v.name: feature_schema(v, self.events[v.name]) for v in self.views}
         self.key_types = self._key_types()
         for view in self.on_demand:
+            self._check_read(view)
             self.schemas[view.name] = self._on_demand_schema(view)
         own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
         self.defined: dict[str, Feature] = {f.name: f for features in own for f in features}
@@ -62,6 +63,7 @@ class Catalogue:
                         f"feature {feature!r} is defined twice", where=f"view {name}", do="Rename one."
                     )
                 self.types[feature] = kind
+        self._check_requests()
         for service in self.services:
             for feature in service.features:
                 if feature in dropped and feature not in self.types:
@@ -87,6 +89,38 @@ class Catalogue:
                         found=self.events[view.name][key], do="Cast it in the source.",
                     )  # fmt: skip
         return {key: kind for key, (kind, _) in found.items()}
+
+    def _check_read(self, view: OnDemandView) -> None:
+        """Refuse an on-demand view over views that are not the project's, or that no row has together."""
+        for stored in view.views:
+            if stored not in self.views:
+                raise DefinitionError(
+                    f"view {stored.name!r} is in no module of the role views", where=f"on-demand view {view.name}",
+                    do="Name its module under `views` in [tool.lockstep] of pyproject.toml.",
+                )  # fmt: skip
+        if view.views:
+            view.widest  # noqa: B018 - it raises
+
+    def _check_requests(self) -> None:
+        """Refuse a name of a request that means something else as well: each side would read its own."""
+        carried: dict[str, pl.DataType] = {}
+        for view in self.on_demand:
+            for name, kind in view.request.items():
+                if name in self.types or name in self.key_types or carried.setdefault(name, kind) != kind:
+                    raise DefinitionError(
+                        f"two meanings of {name!r}", where=f"request of on-demand view {view.name}",
+                        expected="a name that no feature and no key has, and of one type", found=kind, do="Rename it.",
+                    )  # fmt: skip
+
+    def behind(self, features: Iterable[str]) -> set[str]:
+        """Return some features and all features that they are computed from."""
+        found: set[str] = set()
+        ahead = [*features]
+        while ahead:
+            if (name := ahead.pop()) in self.defined and name not in found:
+                found.add(name)
+                ahead += self.defined[name].reads
+        return found
 
     def require_services(self) -> None:
         """Raise SettingsError for a question that names a service which nobody defined."""
@@ -150,9 +184,8 @@ class Catalogue:
         """Say, one line a view, which of the services (all, by default) read from a deprecated one."""
         said = []
         for view in self.views:
-            names = {*self.schemas[view.name]}
-            names |= {f.name for d in self.on_demand if d.inputs(view) for f in d.features}
-            readers = [s.name for s in self.services if names & set(s.features) and s.name in (services or [s.name])]
+            asked = [s for s in self.services if s.name in (services or [s.name])]
+            readers = [s.name for s in asked if self.behind(s.features) & {*self.schemas[view.name]}]
             if view.deprecated and readers:
                 what = f"view {view.name}, read by service {', '.join(readers)}"
                 said.append(f"deprecated: {what}. {sentence(view.deprecated)}")

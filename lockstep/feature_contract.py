@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -17,7 +17,7 @@ from lockstep.define import Feature
 from lockstep.errors import DataError, DefinitionError, LockstepError
 from lockstep.vectors import is_finite, width
 
-__all__ = ["broken", "check_definition", "check_values"]
+__all__ = ["breach", "broken", "check_definition", "check_values"]
 
 
 class _Rule(NamedTuple):
@@ -76,8 +76,22 @@ def _rules(feature: Feature, kind: pl.DataType, *, nulls: bool) -> Iterable[_Rul
     beyond = [value < low] if low is not None else []
     beyond += [value > high] if high is not None else []
     for bad in beyond:
-        ends = f"{'any' if low is None else low} to {'any' if high is None else high}"
-        yield _Rule(feature, "out of its range", ends, bad, "Mend what it is computed from, or its `range`.")
+        yield _Rule(feature, "out of its range", _ends(feature), bad, "Mend what it is computed from, or its `range`.")
+
+
+def _ends(feature: Feature) -> str:
+    low, high = feature.bounds
+    return f"{'any' if low is None else low} to {'any' if high is None else high}"
+
+
+def breach(feature: Feature, value: Any) -> tuple[str, str] | None:
+    """Return what is wrong with one plain value of a feature, and what is expected; None where nothing is."""
+    low, high = feature.bounds
+    if value is None:
+        return ("null", "a value") if feature.never_null else None
+    if (low is not None and value < low) or (high is not None and value > high):
+        return "out of its range", _ends(feature)
+    return None
 
 
 _PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}

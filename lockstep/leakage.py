@@ -235,5 +235,5 @@ def _same(have: pl.DataFrame, expected: pl.DataFrame, keys: list[str], where: st
             right, wrong_one = (f.row(row, named=True)[name] for f in (expected, have))
             raise GuaranteeError(
                 f"{name!r} knows what it cannot know", where=f"{where}, {entity}", expected=right, found=wrong_one,
-                do="A definition looks ahead: check its source (causal, within_day) and its formula.",
+                do="A definition looks ahead: check its source (causal, within_day), its formula or the population.",
             )  # fmt: skip

@@ -58,12 +58,13 @@ def read_ledger(root: Path, data: str) -> Ledger | None:
 def write_ledger(root: Path, data: str) -> Ledger:
     """Gather the ledger from the artifacts, render the page, and store both in ``state/``."""
     from lockstep.catalogue import write_catalogue
+    from lockstep.feast_objects import Catalogue
     from lockstep.page import write_page
 
     page = Path("state/report.html")
     ledger = Ledger({**_lines(root, data), "outputs": _outputs(root)}, str(page))
     write_page(root, ledger.lines, root / page)
-    write_catalogue(project(root))
+    write_catalogue(Catalogue(project(root)))
     write_json(asdict(ledger), _path(root, data))
     write_text(_path(root, data).name, root / _SHOWN)
     return ledger

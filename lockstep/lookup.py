@@ -137,8 +137,9 @@ class LookUp:
     def read(
         self, features: Mapping[str, Sequence[str]], views: Sequence[View], keys: Mapping[str, object], at: datetime
     ) -> tuple[dict[str, Any], datetime, list[str]]:
-        """Return the stored features of `keys` at the instant `at`, their snapshot's instant, and which are defaults.
+        """Return the stored features of `keys` at the instant `at`, their snapshot's instant, and which stand in.
 
+        Defaults stand in, and nulls for a row past its lifetime.
         A view without a row of them, online or offline, or with one past its lifetime, says what follows.
 
         Raises
@@ -174,7 +175,7 @@ class LookUp:
                 values |= {name: column[0] for name, column in one.values.items()}
             else:
                 values |= {name: stand_in[name] for name in one.values}
-                defaults += one.values if view.missing == "default" else []
+                defaults += one.values if view.missing == "default" or one.whole[0] else []
         if not known:
             raise self._nobody(keys)
         return values, snapshot, defaults

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lockstep.clock import INSTANT
-from lockstep.define import OnDemandView, View
-from lockstep.errors import DefinitionError, GuaranteeError
+from lockstep.define import OnDemandView
+from lockstep.errors import GuaranteeError
 from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.lookup import LookUp, NotOnline, hushed
@@ -112,7 +112,7 @@ def _compare(lookup: LookUp) -> Parity:
             wrong.setdefault((view.whose, difference.entity), []).append(difference)
     for demand in catalogue.on_demand:
         for difference in _on_demand(lookup, demand, held):
-            wrong.setdefault((_widest(demand).whose, difference.entity), []).append(difference)
+            wrong.setdefault((demand.widest.whose, difference.entity), []).append(difference)
     requests = [] if wrong else list(_as_asked(lookup))  # which read what is wrong already
     first = [d for differences in [*wrong.values(), *requests] for d in differences][:_SHOWN]
     entities, spoilt = (Counter(whose for whose, _ in some) for some in (seen, wrong))
@@ -123,20 +123,9 @@ def _compare(lookup: LookUp) -> Parity:
     return Parity(online.snapshot, counts, len(catalogue.types), tuple(first))
 
 
-def _widest(demand: OnDemandView) -> View:
-    """Return the view whose rows name every entity that the formulas are about."""
-    widest = max(demand.views, key=lambda view: len(view.keys))
-    if missing := {key for view in demand.views for key in view.keys} - {*widest.keys}:
-        raise DefinitionError(
-            "features of entities that no view has together", where=f"on-demand view {demand.name}",
-            found=", ".join(sorted(missing)), do="Read a view keyed by all of them, or split it.",
-        )  # fmt: skip
-    return widest
-
-
 def _on_demand(lookup: LookUp, view: OnDemandView, held: Mapping[str, Mapping[str, list[Any]]]) -> Iterator[Difference]:
     """Yield where an on-demand view gives other values from the online store than Feast gives offline."""
-    stored, at = _widest(view), lookup.online.instant + ODD
+    stored, at = view.widest, lookup.online.instant + ODD
     of = {key: held[stored.name][key] for key in stored.keys}
     keys = list(zip(*of.values(), strict=True))
     inputs = {

@@ -14,21 +14,22 @@ import polars as pl
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 from lockstep.feast_objects import Catalogue
+from lockstep.feature_contract import breach
 from lockstep.files import read_json
-from lockstep.lookup import BadRequest, LookUp, NotOnline, named
+from lockstep.lookup import BadRequest, LookUp, NotOnline, check_age, named
 from lockstep.model_file import Fitted, open_model
 from lockstep.online import proven, read_online, store_files
 from lockstep.project import Project
-from lockstep.reader import Reader
+from lockstep.reader import FOREIGN, Reader
 from lockstep.train import named_model
 
-__all__ = ["Prediction", "Predictor"]
+__all__ = ["Prediction", "Predictor", "ones"]
 
 
 class Prediction(NamedTuple):
     """A score and what it was made of; `days_behind` counts from the snapshot's day to that of `at`.
 
-    `defaulted` are the features for which there was no value, and those that were computed from such.
+    `defaulted` are the features for which there was no value, or none that still counts, and those computed from such.
     """
 
     score: float
@@ -154,21 +155,41 @@ class Predictor:
             self._close()  # a damaged file may be mended by the next request
             raise
 
+    def _judge(self, features: Mapping[str, Any], snapshot: datetime, asked: Mapping[str, Any], at: datetime) -> None:
+        """Hold what is computed from the request against its contract, as training did."""
+        for feature in [f for view in self.reader.demands for f in view.features if f.name in features]:
+            if found := breach(feature, features[feature.name]):
+                self._check_age(feature.name, snapshot, at)
+                raise BadRequest(
+                    f"feature {feature.name!r} is {found[0]}", where=self.whom(asked), expected=found[1],
+                    found=features[feature.name],
+                )  # fmt: skip
+
+    def _check_age(self, name: str, snapshot: datetime, at: datetime) -> None:
+        """Raise NotOnline where a feature comes of a view past its lifetime: that is no fault of who asks."""
+        behind = self.catalogue.behind([name])
+        for view in self.reader.views:
+            if behind & {*self.reader.stored[view.name]}:
+                check_age(snapshot, at, view, self.project.settings.zone)
+
     def predict(self, asked: Mapping[str, Any], at: datetime | None = None) -> Prediction:
         """Return the score for a request, by name its `keys` and all of `request`, at an instant.
 
         Raises
         ------
         BadRequest
-            `at` lies before what is online, or a feature is null that never was in training.
+            `at` lies before what is online, a feature is null that never was in training, or what is computed from
+            the request breaks its contract.
         UnknownEntity, NotOnline
-            As `LookUp.read`.
+            As `LookUp.read`; also where such a null comes of a view past its lifetime.
         """
         at = at or self.now()
         features, snapshot, defaulted = self.read(asked, at)
+        self._judge(features, snapshot, asked, at)
         preprocess = self.fitted.preprocess
         for name in preprocess.never_null_:
             if features[name] is None:  # asking again will not help: this entity has no such value
+                self._check_age(name, snapshot, at)
                 raise BadRequest(
                     f"no score for {self.whom(asked)}", where=f"feature {name}", expected="a value", found="null",
                     do=f"The model {self.name} was trained on rows that had one.",
@@ -176,7 +197,7 @@ class Predictor:
         try:
             score = float(self.fitted.predict(preprocess.transform_row(features))[0])
         except DataError as e:
-            raise NotOnline("the online store holds what cannot be a feature", where=self.whom(asked), found=e) from e
+            raise NotOnline(FOREIGN, where=self.whom(asked), found=e) from e
         return Prediction(score, at, snapshot, self._days(snapshot, at), features, defaulted)
 
     def _days(self, first: datetime, last: datetime) -> int:
@@ -190,13 +211,17 @@ class Predictor:
     def example(self) -> dict[str, Any]:
         """Return a request about somebody who is online: the keys of the view that has the most, and ones."""
         firsts = [self.lookup().online.views[view.name].first for view in self.reader.views]
-        keys = {key: value for first in sorted(filter(None, firsts), key=len) for key, value in first.items()}
-        return keys | {name: pl.Series([1]).cast(kind)[0] for name, kind in self.request.items()}
+        keys: dict[str, Any] = {}
+        for first in sorted(filter(None, firsts), key=len, reverse=True):
+            keys = {**first, **keys}  # those of one view belong together
+        return keys | ones(self.request)
 
     def health(self) -> dict[str, Any]:
-        """Return what would answer a request now; raise what the request would raise."""
+        """Return what would answer a request now; raise what the request would raise, or that a view is stale."""
         online, at = self.lookup().online, self.now()
         _, snapshot, _ = self.read(self.example(), at)
+        for view in self.reader.views:
+            check_age(snapshot, at, view, self.project.settings.zone)
         return {
             "status": "ok",
             "model": self.name,
@@ -204,3 +229,8 @@ class Predictor:
             "snapshot": snapshot,
             "days_behind": self._days(snapshot, at),
         }
+
+
+def ones(types: Mapping[str, pl.DataType]) -> dict[str, Any]:
+    """Return a one of each type: 1, 1.0, true or "1"."""
+    return {name: pl.Series([1]).cast(kind)[0] for name, kind in types.items()}

@@ -6,11 +6,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import polars as pl
+
 from lockstep.clock import INSTANT
 from lockstep.feast_objects import Catalogue
-from lockstep.lookup import LookUp
+from lockstep.lookup import BadRequest, LookUp, NotOnline, named
 
-__all__ = ["Reader"]
+__all__ = ["FOREIGN", "Reader"]
+
+FOREIGN = "the online store holds what cannot be a feature"
 
 
 class Reader:
@@ -39,13 +43,29 @@ class Reader:
         Raises
         ------
         UnknownEntity, BadRequest, NotOnline
-            As `LookUp.read`.
+            As `LookUp.read`; also where the request carries a value of another type, or the store holds one.
         """
         keys = {key: asked[key] for key in self.keys}
+        carried = self._carried(asked, at)
         values, snapshot, defaults = lookup.read(self.stored, self.views, keys, at)
         for view, types in self.demands.items():
-            inputs = {name: [asked[name] if name in self.request else values.get(name, at)] for name in types}
-            values |= {name: column[0] for name, column in view.compute(inputs, types).items()}
+            inputs = {name: [carried[name] if name in view.request else values[name]] for name in types}
+            try:
+                computed = view.compute(inputs, types, strict=True)
+            except TypeError as e:
+                raise NotOnline(FOREIGN, where=named(keys), found=e) from e
+            values |= {name: column[0] for name, column in computed.items()}
             for feature in view.features if defaults else ():
                 defaults += [feature.name] if {*feature.reads} & {*defaults} else []
         return {name: values[name] for name in self.features}, snapshot, [n for n in self.features if n in defaults]
+
+    def _carried(self, asked: Mapping[str, Any], at: datetime) -> dict[str, Any]:
+        """Return what on-demand views take from a request, its instant among it."""
+        carried = {name: at for view in self.demands for name, kind in view.request.items() if kind == INSTANT}
+        for name, kind in self.request.items():
+            try:
+                carried[name] = pl.Series([asked[name]], dtype=kind)[0]
+            except TypeError:
+                given = repr(asked[name])
+                raise BadRequest("a value of another type", where=name, expected=kind, found=given) from None
+        return carried

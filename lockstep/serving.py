@@ -4,6 +4,7 @@
 
 import json
 import os
+import shlex
 import socket
 import sys
 from collections.abc import Callable
@@ -181,12 +182,14 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _greeting(predictor: "Predictor", url: str) -> list[str]:
     """Return what to say first; the first answer is also the slowest, and is given here."""
+    from lockstep.predictor import ones
+
     try:
         asked = predictor.example()
         predictor.predict(asked)
         ready = f"online snapshot {predictor.lookup().online.snapshot}"
     except LockstepError as e:
-        asked, ready = dict.fromkeys([*predictor.keys, *predictor.request], 1), f"no answer yet: {e}"
-    example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{json.dumps(asked)}'"
+        asked, ready = ones({**predictor.keys, **predictor.request}), f"no answer yet: {e}"
+    example = f"curl -X POST {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(asked))}"
     old = predictor.catalogue.deprecated([predictor.card["service"]])
     return [f"serving {predictor.name} on {url}, {ready}", *old, f"  {example}", "  stop with Ctrl-C"]

@@ -60,6 +60,10 @@ Day = Annotated[date, BeforeValidator(_quoted_day)]
 Instant = Annotated[datetime, BeforeValidator(_quoted_instant)]
 
 
+LEDGER = ("landings", "rows", "features", "shadow", "online", "outputs")
+"""The lines of a run's verdict that are no question's."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -230,6 +234,8 @@ class Settings(_Frozen):
                           asked.dataset.services if asked else [about.service]))  # fmt: skip
             if asked and model in asked.baselines.names:
                 raise ValueError(f"models.{model} is also the name of a baseline of {about.question}. Rename one.")
+        if taken := next((q for q in self.questions if q in LEDGER), None):
+            raise ValueError(f"questions.{taken}: {taken!r} is a line of every verdict. Call the question otherwise.")
         for key, kind, name, known in named:
             if name not in known:
                 raise ValueError(f"{key} names no {kind}: {name!r}. {did_you_mean(name, known)}")

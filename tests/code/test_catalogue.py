@@ -1,5 +1,8 @@
 """The catalogue: one row a feature, from the definitions alone."""
 
+import json
+
+import polars as pl
 import pytest
 
 from lockstep import agg
@@ -42,6 +45,34 @@ def test_what_formulas_read_and_what_defaults_stand_in_is_told(frame):
     assert frame["feature"].to_list() == ["spend", "last", "visits_known", "waited"]
 
 
+def test_a_feature_is_of_the_status_of_what_it_reads():
+    old = visits(Feature("last", agg.last("at")), deprecated="use version 2")
+    features = [
+        Feature("waited", elapsed_days("last", "at")),
+        Feature("weeks", pl.col("waited") * 7),
+        Feature("zz", pl.col("z") * 2),
+    ]
+    now = OnDemandView("now", [old], {"at": INSTANT, "z": pl.Int64()}, features)
+    known = catalogue(old, on_demand=[now], services=[Service("asked", ["zz"]), Service("far", ["weeks"])])
+    rows = entries(known)
+    assert [entry(rows, name)["status"] for name in ("weeks", "zz")] == ["deprecated", "live"]
+    assert known.deprecated() == ["deprecated: view visits, read by service far. Use version 2."]
+
+
+def test_the_command_line_shows_a_table_with_a_header_and_one_feature_as_one(tmp_path, monkeypatch, capsys):
+    from lockstep import catalogue as module
+    from lockstep.cli import features
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(module, "PAGE", str(tmp_path / "catalogue.html"))
+    features()
+    assert capsys.readouterr().out.split()[:7] == [
+        "feature", "view", "type", "range", "status", "services", "first_trip_at",
+    ]  # fmt: skip
+    features("trips_7d", json=True)
+    assert json.loads(capsys.readouterr().out)["feature"] == "trips_7d"
+
+
 def test_an_unknown_feature_is_told_the_nearest(frame):
     with pytest.raises(UserError, match=r"no feature 'spent'. Did you mean 'spend'"):
         entry(frame, "spent")
@@ -56,7 +87,7 @@ def test_every_feature_of_the_example_has_a_meaning_and_an_owner_and_its_page_na
     assert all(rows["description"].str.len_chars() > 0)
     assert all(rows["owner"].str.len_chars() > 0)
     monkeypatch.setattr(module, "PAGE", str(tmp_path / "catalogue.html"))
-    page = write_catalogue(here).read_text(encoding="utf-8")
+    page = write_catalogue(Catalogue(here)).read_text(encoding="utf-8")
     for name in rows["feature"]:
         assert f'<tr id="{name}">' in page
     assert "<style>" in page
@@ -88,8 +119,13 @@ def test_a_server_says_first_what_is_deprecated():
 
     known = catalogue(visits(deprecated="use version 2"), services=[Service("rfm", ["spend"])])
     predictor = SimpleNamespace(
-        name="m", catalogue=known, card={"service": "rfm"}, example=nothing, keys=["household_id"], request=["cents"]
+        name="m",
+        catalogue=known,
+        card={"service": "rfm"},
+        example=nothing,
+        keys={"household_id": pl.Int64(), "store": pl.String()},
+        request={"cents": pl.Float64()},
     )
     said = _greeting(predictor, "url")
-    assert said[2].endswith("""-d '{"household_id": 1, "cents": 1}'""")
+    assert said[2].endswith("""-d '{"household_id": 1, "store": "1", "cents": 1.0}'""")
     assert said[1] == "deprecated: view visits, read by service rfm. Use version 2."

@@ -2,15 +2,18 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
 
+from features.sources import store, trips
 from lockstep import agg
 from lockstep.clock import INSTANT
-from lockstep.define import Feature, OnDemandView, Service
+from lockstep.define import ASKABLE, Feature, OnDemandView, Service, View
 from lockstep.errors import DataError, DefinitionError
 from lockstep.exact import elapsed_days, ratio
+from lockstep.serving import _asked
 from lockstep.snapshots import snapshot
 from tests.code.definitions import catalogue, service, visits
 from tests.code.test_snapshots import ZONE
@@ -44,12 +47,31 @@ class TestVersions:
         again = replace(two, ttl_days=3)
         assert [f.name for f in again.features] == ["trips_v2", "spend_v2", "basket_v2"]
         assert (again.name, again.folder) == ("visits_v2", "visits/v2")
+        three = replace(again, version=3)
+        assert [f.name for f in three.features] == ["trips_v3", "spend_v3", "basket_v3"]
+        assert (three.name, three.folder, sorted({*three.features[2].reads})) == (
+            "visits_v3",
+            "visits/v3",
+            ["spend_v3", "trips_v3"],
+        )
+        more = replace(two, features=[*two.features, Feature("last", agg.last("at"))])
+        assert [f.name for f in more.features] == ["trips_v2", "spend_v2", "basket_v2", "last_v2"]
+        assert [f.name for f in replace(two, version=1).features] == ["trips", "spend", "basket"]
+
+    def test_a_view_that_is_changed_to_say_nothing_loses_its_flag(self):
+        refusing = visits(missing="refuse", version=2)
+        assert [f.name for f in refusing.features] == ["trips_v2", "spend_v2", "visits_known_v2"]
+        assert [f.name for f in replace(refusing, missing="null").features] == ["trips_v2", "spend_v2"]
+        assert [f.name for f in replace(refusing, ttl_days=3).features] == [f.name for f in refusing.features]
 
     @pytest.mark.parametrize(
         ("define", "said"),
         [
             (lambda: visits(name="visits_v2"), "'visits_v2' ends like a version in view visits_v2. Write plain names"),
-            (lambda: visits(Feature("trips_v3", agg.count()), version=2), "'trips_v3_v2' ends like a version"),
+            (
+                lambda: visits(Feature("trips_v3", agg.count()), version=2),
+                "'trips_v3' ends like a version in view visits",
+            ),
             (lambda: visits(version=0), "not a version in view visits: expected >= 1, found 0"),
         ],
     )
@@ -189,3 +211,65 @@ class TestMissing:
     def test_what_cannot_be_meant_is_refused(self, define, said):
         with pytest.raises(DefinitionError, match=said):
             define()
+
+
+def asking(request, *features, views=None):
+    return OnDemandView("now", views or [visits()], request, features or [Feature("x", pl.col("trips") * 2)])
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        ("define", "said"),
+        [
+            (lambda: asking({"at": INSTANT, "due": INSTANT}), "two instants in a request in on-demand view now"),
+            (
+                lambda: asking({"y": pl.Array(pl.Float64, 2)}),
+                "no type of the request's 'y' in .*now: expected Int64, Int32",
+            ),
+            (lambda: asking({"y": pl.Datetime("us")}), "no type of the request's 'y'"),
+            (lambda: asking({"at": pl.Int64()}), "no type of the request's 'at' .*expected the request's instant"),
+            (lambda: asking({"label": pl.Int64()}), "'label' is a name of Lockstep's own in on-demand view now"),
+        ],
+    )
+    def test_what_a_request_cannot_carry_is_refused(self, define, said):
+        with pytest.raises(DefinitionError, match=said):
+            define()
+
+    def test_everything_that_a_request_may_carry_can_be_asked(self):
+        carried = {f"x{n}": kind for n, kind in enumerate(ASKABLE) if kind != INSTANT}
+        asked = _asked(SimpleNamespace(keys={"household_id": pl.Int64()}, request=asking(carried).request))
+        assert [*asked.model_fields] == ["household_id", *carried, "at"]
+
+    def test_a_type_may_be_written_as_its_class(self):
+        assert asking({"y": pl.Int64}).request == {"y": pl.Int64()}
+        assert isinstance(Feature("x", pl.Int64).value, pl.Int64)
+
+    @pytest.mark.parametrize("name", ["spend", "household_id", "x"])
+    def test_a_name_of_a_request_means_nothing_else(self, name):
+        now = OnDemandView("now", [visits()], {name: pl.Int64()}, [Feature("y", pl.col(name) * 2)])
+        other = visits(Feature("x", agg.count()), name="other")
+        with pytest.raises(DefinitionError, match=f"two meanings of '{name}' in request of on-demand view now"):
+            catalogue(now.views[0], other, on_demand=[now])
+
+    def test_two_views_may_carry_the_same_value_of_one_type(self):
+        view = visits()
+        one = OnDemandView("one", [view], {"y": pl.Int64()}, [Feature("a", pl.col("y") * 2)])
+        same = OnDemandView("two", [view], {"y": pl.Int64()}, [Feature("b", pl.col("y") * 2)])
+        other = OnDemandView("two", [view], {"y": pl.Float64()}, [Feature("b", pl.col("y") * 2)])
+        catalogue(view, on_demand=[one, same])
+        with pytest.raises(DefinitionError, match="two meanings of 'y' in request of on-demand view two"):
+            catalogue(view, on_demand=[one, other])
+
+    def test_a_view_that_the_project_does_not_name_is_told_with_its_role(self):
+        now = asking({}, views=[visits(name="other")])
+        with pytest.raises(DefinitionError, match=r"view 'other' is in no module of the role views in .*now.*lockstep"):
+            catalogue(visits(), on_demand=[now])
+
+    def test_entities_that_no_view_has_together_are_told_when_definitions_are_read(self):
+        shops = View("shops", [store], trips, [Feature("b", agg.count())], ttl_days=7)
+        home = visits()
+        now = asking({}, Feature("y", pl.col("trips") * pl.col("b")), views=[home, shops])
+        with pytest.raises(
+            DefinitionError, match="features of entities that no view has together in on-demand view now"
+        ):
+            catalogue(home, shops, on_demand=[now])

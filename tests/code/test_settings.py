@@ -52,6 +52,7 @@ def written(tmp_path):
         ("tenure_days: [90, 180]", "tenure_days: [90, 90]", r"slices.tenure_days.* found edges \[90.0, 90.0\] do not"),
         ("logistic: {recency:", "logistic: {mean:", r"questions.lapse.baselines.* 'mean' is a name of Lockstep's own"),
         ("logistic: {recency:", "logistic: {cutoff:", r"'cutoff' is a name of Lockstep's own"),
+        ("\n  back:\n", "\n  online:\n", r"questions.online: 'online' is a line of every verdict"),
         ("logistic: {recency:", "logistic: {rfm:", r"models.rfm is also the name of a baseline of lapse"),
     ],
 )
