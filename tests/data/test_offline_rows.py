@@ -12,6 +12,9 @@ from lockstep.files import write_parquet
 from lockstep.project import project
 from tests.conftest import lockstep
 
+# Feast 0.67 imports modules that warn of their own future.
+pytestmark = pytest.mark.filterwarnings("ignore:::feast", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
+
 MIDNIGHT = dt.datetime(2017, 6, 12, 4, tzinfo=dt.UTC)  # of New York
 REFS = ["household_trips:trips_total", "household_trips:avg_gap_days", "household_store:trips_here_90d"]
 SNAPSHOT = "artifacts/features/household_trips/v1/2017-06-12.parquet"
