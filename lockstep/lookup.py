@@ -139,7 +139,7 @@ class LookUp:
     ) -> tuple[dict[str, Any], datetime, list[str]]:
         """Return the stored features of `keys` at the instant `at`, their snapshot's instant, and which stand in.
 
-        Defaults stand in, and nulls for a row past its lifetime.
+        Defaults or nulls stand in where there is no row, or one past its lifetime.
         A view without a row of them, online or offline, or with one past its lifetime, says what follows.
 
         Raises
@@ -175,7 +175,7 @@ class LookUp:
                 values |= {name: column[0] for name, column in one.values.items()}
             else:
                 values |= {name: stand_in[name] for name in one.values}
-                defaults += one.values if view.missing == "default" or one.whole[0] else []
+                defaults += one.values
         if not known:
             raise self._nobody(keys)
         return values, snapshot, defaults

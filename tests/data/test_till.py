@@ -89,7 +89,10 @@ def test_a_request_names_its_keys_and_what_the_till_knows_and_is_told_what_is_mi
         new_here = server.post("/predict", json={**asked, "store_id": -1})
         assert new_here.status_code == 200, new_here.text  # a household may enter a store for the first time
         assert new_here.json()["features"]["trips_here_90d"] == 0
-        assert "trips_here_90d" in new_here.json()["defaulted"]
+        assert {"trips_here_90d", "store_trips_28d"} <= set(new_here.json()["defaulted"])
+        strange = server.post("/predict", json={**asked, "product_category": "no such"}).json()
+        assert strange["features"]["category_vector"] is None
+        assert "category_vector" in strange["defaulted"]
         assert server.get("/health").json()["model"] == "till"
 
 
