@@ -250,7 +250,8 @@ class View:
         if not isinstance(self.version, int) or self.version < 1:
             raise DefinitionError("not a version", where=f"view {self.name}", expected=">= 1", found=self.version)
         name = self._written.get(self.name, self.name)
-        features = [plain for f in self.features if (plain := self._written.get(f, f))]  # without the flag
+        flags = {f.name for f, plain in self._written.items() if plain is None}
+        features = [self._written.get(f, f) for f in self.features if f.name not in flags]
         names = {f.name: f.name + self._ending for f in features}
         for plain in (name, *names):
             if VERSION.search(plain):

@@ -89,6 +89,12 @@ class TestVersions:
     def test_a_version_that_no_service_reads_is_not_joined(self):
         assert catalogue(visits(), visits(version=2), services=[service("spend")]).read_by(["s"]) == ["spend"]
 
+    def test_another_version_may_be_made_of_the_features_of_one_that_tells_its_rows(self):
+        first = visits(missing="refuse")
+        marked = replace(first, features=[replace(f, tags={"a": "b"}) for f in first.features])
+        second = replace(marked, version=2, features=[replace(f, owner="c") for f in marked.features])
+        assert [f.name for f in second.features] == ["trips_v2", "spend_v2", "visits_known_v2"]
+
     def test_one_version_twice_and_a_name_that_two_views_share_are_refused(self):
         with pytest.raises(DefinitionError, match="view 'visits_v2' is defined twice"):
             catalogue(visits(version=2), visits(version=2))

@@ -127,7 +127,7 @@ PEEKS = """
 
 class Peeking(FittedView):
     def as_of(self, day):
-        return (super().as_of(day) + MONTH).replace(day=1)
+        return (super().as_of(day) + timedelta(days=31)).replace(day=1)
 
 
 object.__setattr__(category_vectors, "__class__", Peeking)
