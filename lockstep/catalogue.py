@@ -1,109 +1,198 @@
-"""The catalogue: every feature of a project with its contract, its owner, and who reads it."""
+"""The catalogue: all definitions of a project with their types, checked against each other."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 import polars as pl
 
-from lockstep.agg import Aggregation
-from lockstep.define import Feature, FittedView, OnDemandView, View
-from lockstep.errors import UserError, did_you_mean
-from lockstep.feast_objects import Catalogue
-from lockstep.files import write_text
+from lockstep.contract import load_contracts
+from lockstep.define import Feature, OnDemandView, Service, View
+from lockstep.define.names import sentence
+from lockstep.errors import DataError, DefinitionError, SettingsError, did_you_mean
+from lockstep.events import event_schema
+from lockstep.feature_contract import check_definition, check_values
+from lockstep.project import Project
+from lockstep.snapshot import EVENT_TIMESTAMP, feature_schema
+from lockstep.vectors import width
 
-__all__ = ["entries", "entry", "write_catalogue"]
-
-PAGE = "state/catalogue.html"
+__all__ = ["Catalogue"]
 
 
-def entries(catalogue: Catalogue) -> pl.DataFrame:
-    """Return one row a feature, in the order of the definitions.
+class Catalogue:
+    """All definitions of a project with their types, checked against each other; dropped views are left out.
 
-    Returns
-    -------
-    DataFrame
-        ``feature``, ``view``, ``version``, ``status``, ``entity``, ``type``, ``nullable``, ``range``, ``missing`` (what
-        follows without a row), ``default``, ``window``, ``computed``, ``tables``, ``owner``, ``description``, ``tags``
-        (``name=value``), ``ttl_days``, and the ``services``, ``models``, ``questions`` and ``formulas`` that read it.
+    Raises
+    ------
+    DefinitionError
+        A view or feature name that is taken, or a service that names an unknown or a dropped feature.
     """
-    views: list[View | OnDemandView] = [*catalogue.views, *catalogue.on_demand]
-    return pl.DataFrame([_entry(catalogue, v, f) for v in views for f in v.features], infer_schema_length=None)
 
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        every = project.objects("views", View)
+        names = [v.name for v in every]
+        if twice := next((n for n in names if names.count(n) > 1), None):
+            raise DefinitionError(
+                f"view {twice!r} is defined twice", where="the views", do="Rename one, or give it another version."
+            )
+        self.views = [v for v in every if not v.dropped]
+        dropped = {f.name: v.dropped for v in every if v.dropped for f in v.features}
+        self.on_demand = project.objects("on_demand", OnDemandView)
+        self.services = project.objects("services", Service)
+        contracts, zone = load_contracts(project.folder("contracts")), project.settings.clock
+        self.events = {v.name: event_schema(v.source, contracts, zone) for v in self.views}
+        self.schemas = {v.name: feature_schema(v, self.events[v.name]) for v in self.views}
+        self.key_types = self._key_types()
+        for view in self.on_demand:
+            self._check_read(view)
+            self.schemas[view.name] = self._on_demand_schema(view)
+        own = [*(v.features for v in self.views), *(v.features for v in self.on_demand)]
+        self.defined: dict[str, Feature] = {f.name: f for features in own for f in features}
+        self.types: dict[str, pl.DataType] = {}
+        for name, schema in self.schemas.items():
+            for feature, kind in schema.items():
+                if feature in self.types:
+                    raise DefinitionError(
+                        f"feature {feature!r} is defined twice", where=f"view {name}", do="Rename one."
+                    )
+                self.types[feature] = kind
+        self._check_requests()
+        for service in self.services:
+            for feature in service.features:
+                if feature in dropped and feature not in self.types:
+                    raise DefinitionError(
+                        f"feature {feature!r} was dropped", where=f"service {service.name}",
+                        do=sentence(dropped[feature]),
+                    )  # fmt: skip
+                if feature not in self.types:
+                    raise DefinitionError(
+                        f"unknown feature {feature!r}", where=f"service {service.name}",
+                        do=did_you_mean(feature, self.types),
+                    )  # fmt: skip
 
-def _entry(catalogue: Catalogue, view: View | OnDemandView, feature: Feature) -> dict[str, Any]:
-    project, name, (low, high) = catalogue.project, feature.name, feature.bounds
-    stored = view if isinstance(view, View) else None
-    sources = [view] if isinstance(view, View) else list(view.views)
-    read = catalogue.behind([name])
-    services = [s.name for s in catalogue.services if name in s.features]
-    readers = {m: about for m, about in project.settings.models.items() if about.service in services}
-    return {
-        "feature": name,
-        "view": view.name,
-        "version": stored.version if stored else None,
-        "status": next(
-            (v.status for v in sources if v.status != "live" and read & {*catalogue.schemas[v.name]}), "live"
-        ),
-        "entity": " x ".join(dict.fromkeys(e.name for v in sources for e in v.entities)),
-        "type": str(catalogue.types[name]),
-        "nullable": not feature.never_null,
-        "range": "" if low is None and high is None else f"{_end(low)} to {_end(high)}",
-        "missing": stored.missing if stored else None,
-        "default": _default(stored, feature) if stored else None,
-        "window": _window(feature.value),
-        "computed": _computed(view, feature.value),
-        "tables": list(dict.fromkeys(t for v in sources for t in v.source.tables)),
-        "owner": feature.owner or view.owner,
-        "description": feature.description,
-        "tags": [f"{k}={v}" for k, v in {**(stored.tags if stored else {}), **feature.tags}.items()],
-        "ttl_days": min(v.ttl_days for v in sources),
-        "services": services,
-        "models": [*readers],
-        "questions": list(dict.fromkeys(about.question for about in readers.values())),
-        "formulas": [f.name for f in catalogue.defined.values() if name in f.reads],
-    }
+    def _key_types(self) -> dict[str, pl.DataType]:
+        """Return the type of each entity's key: one for all views, or they could not be joined to the same rows."""
+        found: dict[str, tuple[pl.DataType, str]] = {}
+        for view in self.views:
+            for key in view.keys:
+                kind, first = found.setdefault(key, (self.events[view.name][key], view.name))
+                if kind != self.events[view.name][key]:
+                    raise DefinitionError(
+                        f"two types of the key {key!r}", where=f"view {view.name}", expected=f"{kind}, as in {first}",
+                        found=self.events[view.name][key], do="Cast it in the source.",
+                    )  # fmt: skip
+        return {key: kind for key, (kind, _) in found.items()}
 
+    def _check_read(self, view: OnDemandView) -> None:
+        """Refuse an on-demand view over views that are not the project's, or that no row has together."""
+        for stored in view.views:
+            if stored not in self.views:
+                raise DefinitionError(
+                    f"view {stored.name!r} is in no module of the role views", where=f"on-demand view {view.name}",
+                    do="Name its module under `views` in [tool.lockstep] of pyproject.toml.",
+                )  # fmt: skip
+        if view.views:
+            view.widest  # noqa: B018 - it raises
 
-def _end(value: float | None) -> str:
-    return "any" if value is None else f"{value}"
+    def _check_requests(self) -> None:
+        """Refuse a name of a request that means something else as well: each side would read its own."""
+        carried: dict[str, pl.DataType] = {}
+        for view in self.on_demand:
+            for name, kind in view.request.items():
+                if name in self.types or name in self.key_types or carried.setdefault(name, kind) != kind:
+                    raise DefinitionError(
+                        f"two meanings of {name!r}", where=f"request of on-demand view {view.name}",
+                        expected="a name that no feature and no key has, and of one type", found=kind, do="Rename it.",
+                    )  # fmt: skip
 
+    def behind(self, features: Iterable[str]) -> set[str]:
+        """Return some features and all features that they are computed from."""
+        found: set[str] = set()
+        ahead = [*features]
+        while ahead:
+            if (name := ahead.pop()) in self.defined and name not in found:
+                found.add(name)
+                ahead += self.defined[name].reads
+        return found
 
-def _default(view: View, feature: Feature) -> str | None:
-    value = view.stand_in()[feature.name]
-    return ("null" if value is None else f"{value}") if view.missing == "default" else None
+    def require_services(self) -> None:
+        """Raise SettingsError for a question that names a service which nobody defined."""
+        for about in self.project.settings.questions.values():
+            self.read_by(about.dataset.services)
 
+    def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
+        """Return the columns, with their types, that an on-demand view reads."""
+        stored = {name: self.schemas[v.name][name] for v in view.views for name in view.inputs(v)}
+        return {**stored, **view.request}
 
-def _computed(view: View | OnDemandView, value: Aggregation | pl.Expr | pl.DataType) -> str:
-    if isinstance(view, FittedView) and isinstance(value, pl.DataType):
-        return f"{view.fit.__name__}(), anew every {view.every}"
-    return repr(value) if isinstance(value, Aggregation) else str(value)
+    def read_by(self, services: Iterable[str]) -> list[str]:
+        """Return every feature that one of some services reads, in the order of the definitions."""
+        known = {s.name: s.features for s in self.services}
+        for name in services:
+            if name not in known:
+                raise SettingsError(f"no service {name!r}", where="params.yaml", do=did_you_mean(name, known))
+        wanted = {f for name in services for f in known[name]}
+        return [f for schema in self.schemas.values() for f in schema if f in wanted]
 
+    def refs(self, features: Iterable[str]) -> list[str]:
+        """Return Feast's references of features."""
+        return [f"{view}:{f}" for f in features for view, schema in self.schemas.items() if f in schema]
 
-def _window(value: Aggregation | pl.Expr | pl.DataType) -> str:
-    if isinstance(value, pl.DataType):
-        return "fit"
-    if not isinstance(value, Aggregation):
-        return "formula"
-    if value.during:
-        return " to ".join(value.during)
-    offset = f", {value.offset} days before" if value.offset else ""
-    return f"{value.days} days{offset}" if value.days else "lifetime"
+    def demands(self, features: Iterable[str]) -> list[OnDemandView]:
+        """Return the on-demand views that give any of some features."""
+        return [v for v in self.on_demand if not {*features}.isdisjoint(self.schemas[v.name])]
 
+    def flags(self, features: Iterable[str]) -> list[str]:
+        """Return what tells, for every view that some features are read or computed from, where it has a row."""
+        read = {*features} | {name for view in self.demands(features) for name in self.inputs(view)}
+        return [v.known for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
 
-def entry(frame: pl.DataFrame, feature: str) -> dict[str, Any]:
-    """Return all that is known of one feature; raise UserError with the nearest name where there is none."""
-    names = frame["feature"].to_list()
-    if feature not in names:
-        raise UserError(f"no feature {feature!r}", do=did_you_mean(feature, names))
-    return frame.row(names.index(feature), named=True)
+    def settle(self, frame: pl.DataFrame, keys: list[str], where: str) -> pl.DataFrame:
+        """Do in a joined frame what views say of rows that are not there, and judge what came of it.
 
+        Raises
+        ------
+        DataError
+            A row that a view refuses to do without, or a value that breaks its feature's contract.
+        """
+        for view in self.views:
+            if view.missing == "refuse" and view.known in frame.columns:
+                gone = frame.filter(pl.col(view.known).is_null()).select(*keys, EVENT_TIMESTAMP)
+                if gone.height:
+                    first = ", ".join(f"{key} {value}" for key, value in gone.row(0, named=True).items())
+                    raise DataError(
+                        f"no row of view {view.name}", where=where, expected="one for each that is asked about",
+                        found=f"none for {gone.height} of {frame.height} rows, first {first}",
+                        do='Ask about those it knows, raise its ttl_days, or say missing="default".',
+                    )  # fmt: skip
+            elif view.known in frame.columns:
+                frame = view.fill(frame.lazy()).collect()
+        absent = {f.name for v in self.views if v.missing == "null" for f in v.features}
+        for nulls in (True, False):
+            judged = [f for n, f in self.defined.items() if n in frame.columns and (n not in absent) == nulls]
+            check_values(frame, judged, keys, where, nulls=nulls)
+        return frame
 
-def write_catalogue(catalogue: Catalogue) -> Path:
-    """Render the catalogue as a page that opens offline; return its path below the root."""
-    from lockstep.page import template
+    def deprecated(self, services: Iterable[str] = ()) -> list[str]:
+        """Say, one line a view, which of the services (all, by default) read from a deprecated one."""
+        said = []
+        for view in self.views:
+            asked = [s for s in self.services if s.name in (services or [s.name])]
+            readers = [s.name for s in asked if self.behind(s.features) & {*self.schemas[view.name]}]
+            if view.deprecated and readers:
+                what = f"view {view.name}, read by service {', '.join(readers)}"
+                said.append(f"deprecated: {what}. {sentence(view.deprecated)}")
+        return said
 
-    html = template("catalogue.html").render(entries=entries(catalogue).to_dicts(), deprecated=catalogue.deprecated())
-    write_text(html, catalogue.project.root / PAGE)
-    return Path(PAGE)
+    def _on_demand_schema(self, view: OnDemandView) -> pl.Schema:
+        if vectors := [name for name, kind in self.inputs(view).items() if width(kind)]:
+            raise DefinitionError(
+                "a vector in a formula of the request", where=f"on-demand view {view.name}", found=", ".join(vectors),
+                do="Store what you need of it: a formula of its own view may read it.",
+            )  # fmt: skip
+        frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
+        schema = frame.select(f.name for f in view.features).collect_schema()
+        for feature in view.features:
+            check_definition(feature, schema[feature.name])
+        return schema

@@ -106,8 +106,8 @@ def features(
     """Show the features: what they mean and promise, whose they are, and who reads them."""
     from json import dumps
 
-    from lockstep.catalogue import entries, entry, write_catalogue
-    from lockstep.feast_objects import Catalogue
+    from lockstep.catalogue import Catalogue
+    from lockstep.catalogue_page import entries, entry, write_catalogue
     from lockstep.project import project
 
     known = Catalogue(project())

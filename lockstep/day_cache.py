@@ -22,7 +22,9 @@ from lockstep.clock import days
 from lockstep.errors import DataError
 from lockstep.files import file_hash, read_json, write_parquet, write_text
 
-__all__ = ["DayCache", "Hashes", "Kept", "day_keys"]
+__all__ = ["HASHES", "DayCache", "Hashes", "Kept", "day_keys"]
+
+HASHES = "state/hashes.json"
 
 
 class Hashes:

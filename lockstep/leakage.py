@@ -14,17 +14,18 @@ from typing import TypeVar
 import polars as pl
 
 from lockstep.agg import EVENT_DAY
+from lockstep.catalogue import Catalogue
 from lockstep.clock import Zone
 from lockstep.contract import Contract, load_contracts
-from lockstep.dataset import AT, CUTOFF, LABEL, PART, Part, parts, population, read_by_population, with_request
+from lockstep.dataset import with_request
 from lockstep.define import Question, Source
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events, Table, read_tables
-from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.landings import sealed_days
+from lockstep.population import AT, CUTOFF, LABEL, PART, Part, parts, population, read_by_population
 from lockstep.project import Project
-from lockstep.snapshots import snapshot
+from lockstep.snapshot import snapshot
 from lockstep.stage import progress
 from lockstep.vectors import bits
 

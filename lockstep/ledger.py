@@ -57,8 +57,8 @@ def read_ledger(root: Path, data: str) -> Ledger | None:
 
 def write_ledger(root: Path, data: str) -> Ledger:
     """Gather the ledger from the artifacts, render the page, and store both in ``state/``."""
-    from lockstep.catalogue import write_catalogue
-    from lockstep.feast_objects import Catalogue
+    from lockstep.catalogue import Catalogue
+    from lockstep.catalogue_page import write_catalogue
     from lockstep.page import write_page
 
     page = Path("state/report.html")

@@ -16,9 +16,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from lockstep.catalogue import Catalogue
 from lockstep.define import View
 from lockstep.errors import EnvironmentFault, LockstepError, UserError
-from lockstep.feast_objects import Catalogue, open_store
+from lockstep.feast_objects import open_store
 from lockstep.online import Online
 from lockstep.project import Project
 

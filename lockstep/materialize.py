@@ -9,10 +9,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from lockstep.alone import alone
+from lockstep.catalogue import Catalogue
 from lockstep.clock import parse_day
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, EnvironmentFault, GuaranteeError, UserError
-from lockstep.feast_objects import Catalogue, feature_store
+from lockstep.feast_objects import feature_store
 from lockstep.files import file_hash, read_json, read_parquet
 from lockstep.lookup import LookUp, close_store, hushed, named, utc_in_sqlite
 from lockstep.online import Online, OnlineView, read_online, store_files, write_online

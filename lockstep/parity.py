@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from lockstep.catalogue import Catalogue
 from lockstep.clock import INSTANT
 from lockstep.define import OnDemandView
 from lockstep.errors import GuaranteeError
-from lockstep.feast_objects import Catalogue
 from lockstep.files import read_parquet
 from lockstep.lookup import LookUp, NotOnline, hushed
 from lockstep.online import read_online, write_proof

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from lockstep.catalogue import Catalogue
 from lockstep.closure import closure_hash
 from lockstep.errors import DataError, DefinitionError, did_you_mean
-from lockstep.feast_objects import Catalogue
 from lockstep.feature_contract import breach
 from lockstep.files import read_json
 from lockstep.lookup import BadRequest, LookUp, NotOnline, check_age, named

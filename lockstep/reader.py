@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from lockstep.catalogue import Catalogue
 from lockstep.clock import INSTANT
-from lockstep.feast_objects import Catalogue
 from lockstep.lookup import BadRequest, LookUp, NotOnline, named
 
 __all__ = ["FOREIGN", "Reader"]

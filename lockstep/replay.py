@@ -19,7 +19,7 @@ from lockstep.errors import DataError, LockstepError
 from lockstep.files import read_parquet
 from lockstep.lookup import LookUp, UnknownEntity, hushed
 from lockstep.reader import Reader
-from lockstep.snapshots import EVENT_TIMESTAMP
+from lockstep.snapshot import EVENT_TIMESTAMP
 
 __all__ = ["ODD", "Replayed", "carried", "replay"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from lockstep import online
 from lockstep.alone import alone
+from lockstep.catalogue import Catalogue
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
 from lockstep.evidently_report import report_pending
-from lockstep.feast_objects import Catalogue
 from lockstep.graph import changed
 from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from lockstep import metrics
-from lockstep.define import VERSION
+from lockstep.define.names import VERSION
 from lockstep.errors import GuaranteeError, SettingsError, did_you_mean
 from lockstep.files import read_json, read_parquet, write_json, write_parquet, write_text
 from lockstep.model_file import open_model

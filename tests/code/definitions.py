@@ -7,8 +7,8 @@ from typing import Any
 
 from features.sources import household, trips
 from lockstep import agg
+from lockstep.catalogue import Catalogue
 from lockstep.define import Feature, Service, View
-from lockstep.feast_objects import Catalogue
 from lockstep.project import Project, project
 from tests.conftest import ROOT
 

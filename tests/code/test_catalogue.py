@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from lockstep import agg
-from lockstep.catalogue import entries, entry, write_catalogue
+from lockstep.catalogue_page import entries, entry, write_catalogue
 from lockstep.clock import INSTANT
 from lockstep.define import Feature, OnDemandView, Service
 from lockstep.errors import UserError
@@ -60,7 +60,7 @@ def test_a_feature_is_of_the_status_of_what_it_reads():
 
 
 def test_the_command_line_shows_a_table_with_a_header_and_one_feature_as_one(tmp_path, monkeypatch, capsys):
-    from lockstep import catalogue as module
+    from lockstep import catalogue_page as module
     from lockstep.cli import features
 
     monkeypatch.chdir(ROOT)
@@ -79,8 +79,8 @@ def test_an_unknown_feature_is_told_the_nearest(frame):
 
 
 def test_every_feature_of_the_example_has_a_meaning_and_an_owner_and_its_page_names_it(tmp_path, monkeypatch):
-    from lockstep import catalogue as module
-    from lockstep.feast_objects import Catalogue
+    from lockstep import catalogue_page as module
+    from lockstep.catalogue import Catalogue
 
     here = project(ROOT)
     rows = entries(Catalogue(here))

@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from lockstep.clock import INSTANT
-from lockstep.dataset import Part, ask, parts, with_request
+from lockstep.dataset import with_request
 from lockstep.define import Feature, OnDemandView, Question
 from lockstep.errors import DataError, DefinitionError, SettingsError
+from lockstep.population import Part, ask, parts
 from lockstep.project import project
 from lockstep.settings import Cutoffs, Dataset
 from tests.conftest import ROOT

@@ -10,11 +10,12 @@ import pytest
 from features.sources import store, trips
 from lockstep import agg
 from lockstep.clock import INSTANT
-from lockstep.define import ASKABLE, Feature, OnDemandView, Service, View
+from lockstep.define import Feature, OnDemandView, Service, View
+from lockstep.define.on_demand_view import ASKABLE
 from lockstep.errors import DataError, DefinitionError
 from lockstep.exact import elapsed_days, ratio
 from lockstep.serving import _asked
-from lockstep.snapshots import snapshot
+from lockstep.snapshot import snapshot
 from tests.code.definitions import catalogue, service, visits
 from tests.code.test_snapshots import ZONE
 

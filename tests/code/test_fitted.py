@@ -12,14 +12,15 @@ from polars.testing import assert_frame_equal
 
 from features.category import SIZE, VECTOR, category_vectors, decompose
 from lockstep import agg
-from lockstep.catalogue import entries, entry
+from lockstep.catalogue_page import entries, entry
 from lockstep.clock import INSTANT, Zone, days
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import FITTED_AT, Entity, Feature, FittedView, OnDemandView, Source, View
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table
-from lockstep.snapshots import build, feature_schema, snapshot
+from lockstep.snapshot import feature_schema, snapshot
+from lockstep.snapshots import build
 from lockstep.vectors import bits
 from tests.code.definitions import catalogue
 from tests.code.shop import CUSTOMER

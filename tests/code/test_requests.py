@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from lockstep.contract import load_contracts
-from lockstep.dataset import Part, ask
 from lockstep.errors import GuaranteeError
 from lockstep.events import Events
 from lockstep.leakage import _answers, _History
+from lockstep.population import Part, ask
 from lockstep.project import project
 from lockstep.tables import Table
 from tests.conftest import ROOT

@@ -17,7 +17,7 @@ from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT
 from lockstep.define import Feature, OnDemandView
 from lockstep.exact import ratio, weekday
-from lockstep.snapshots import snapshot
+from lockstep.snapshot import snapshot
 from tests.code.definitions import visits
 from tests.code.test_snapshots import ZONE
 from tests.conftest import ROOT

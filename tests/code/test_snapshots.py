@@ -14,7 +14,8 @@ from lockstep.define import Entity, Feature, Source, View
 from lockstep.errors import DataError, DefinitionError
 from lockstep.events import Events, Table, event_schema, read_tables
 from lockstep.exact import elapsed_days, ratio, weekday
-from lockstep.snapshots import build, feature_schema, snapshot
+from lockstep.snapshot import feature_schema, snapshot
+from lockstep.snapshots import build
 from tests.code import oracle
 
 ZONE = Zone("America/New_York")

@@ -22,7 +22,7 @@ from lockstep.errors import DataError, GuaranteeError
 from lockstep.events import Events, event_schema, read_tables
 from lockstep.files import file_hash, tree_hash
 from lockstep.landings import EMPTY, Landing
-from lockstep.snapshots import feature_schema, snapshot
+from lockstep.snapshot import feature_schema, snapshot
 from lockstep.validate import validate
 
 ZONE = Zone("America/New_York")

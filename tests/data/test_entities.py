@@ -16,7 +16,7 @@ from lockstep.events import Events, read_tables
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import project
 from lockstep.settings import Land
-from lockstep.snapshots import snapshot, snapshots
+from lockstep.snapshot import snapshot, snapshots
 from tests.code import oracle
 
 NEW_YORK = "America/New_York"

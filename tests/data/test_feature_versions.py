@@ -55,7 +55,7 @@ import json, sys
 from datetime import datetime
 import polars as pl
 from lockstep.dataset import join_features
-from lockstep.feast_objects import Catalogue
+from lockstep.catalogue import Catalogue
 from lockstep.files import read_json
 from lockstep.model_file import open_model
 from lockstep.project import project

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from lockstep.alone import alone
+from lockstep.catalogue import Catalogue
 from lockstep.errors import GuaranteeError
-from lockstep.feast_objects import Catalogue
 from lockstep.files import write_parquet
 from lockstep.lookup import LookUp, NotOnline, UnknownEntity
 from lockstep.materialize import materialize

@@ -18,8 +18,8 @@ import httpx
 import polars as pl
 import pytest
 
+from lockstep.catalogue import Catalogue
 from lockstep.dataset import join_features
-from lockstep.feast_objects import Catalogue
 from lockstep.model_file import open_model
 from lockstep.online import write_proof
 from lockstep.project import project

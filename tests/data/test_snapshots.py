@@ -13,7 +13,7 @@ from lockstep.events import Events, read_tables
 from lockstep.files import tree_hash, write_parquet
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import project
-from lockstep.snapshots import snapshot
+from lockstep.snapshot import snapshot
 from tests.conftest import ENV
 
 SECOND = """
