@@ -21,13 +21,14 @@ from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import HASHES, Hashes
 from lockstep.define import OnDemandView, Question
+from lockstep.echo import require_no_echo
 from lockstep.errors import DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
 from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, sealed_days, sources
-from lockstep.population import AT, CUTOFF, LABEL, Part, ask, parts
+from lockstep.population import AT, CUTOFF, LABEL, PART, Part, ask, parts
 from lockstep.project import Project, project
 from lockstep.stage import stage
 
@@ -134,6 +135,8 @@ def build(p: Project, name: str) -> None:
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
     features = catalogue.read_by(settings.services)
     frame = join_features(p, catalogue, rows, features)
+    if settings.echo is not None:
+        require_no_echo(frame.filter(pl.col(PART) == "train"), features, settings.echo, f"train of question {name}")
     write_parquet(frame, out / "training.parquet")
     services = {s.name: s.features for s in catalogue.services if s.name in settings.services}
     write_json(

@@ -109,6 +109,8 @@ class Dataset(_Frozen):
     train_until: Day
     test_from: Day
     known: Known = Known()
+    echo: Annotated[float, Field(gt=0.5, le=1)] | None = 0.99
+    """The AUC from which on a single feature of the training rows counts as the label in disguise; None: never."""
 
     @model_validator(mode="after")
     def _train_comes_before_test(self) -> Dataset:
