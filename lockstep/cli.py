@@ -181,6 +181,28 @@ def prove(
 
 
 @app.command()
+def plant(
+    faults: Annotated[list[str] | None, typer.Argument(help="Names of faults; by default all of them.")] = None,
+    weeks: Annotated[int, typer.Option(min=1, help="In how many of the last weeks that landed.")] = 13,
+) -> None:
+    """Plant faults in the last weeks of your own rows and see each stopped; exit 1 where a guard misses one."""
+    from lockstep.errors import GuaranteeError
+    from lockstep.plant import plant as planted
+    from lockstep.project import project
+
+    missed = []
+    for one in planted(project(), faults or [], weeks):
+        word = "stopped" if one.stopped else "missed" if one.guard else "skipped"
+        print(f"{word:<10}{one.fault}: {one.said}")
+        missed += [one.fault] if word == "missed" else []
+    if missed:
+        raise GuaranteeError(
+            "faults that no guard stopped", where="lockstep plant", found=", ".join(missed),
+            do="Let the contract name what these columns must be: see docs/faults.md.",
+        )  # fmt: skip
+
+
+@app.command()
 def materialize(
     until: Annotated[str | None, typer.Option(help="The day whose snapshot goes online, YYYY-MM-DD.")] = None,
 ) -> None:
