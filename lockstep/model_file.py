@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from lockstep.errors import DataError
+from lockstep.errors import DataError, GuaranteeError
 from lockstep.files import writing
 from lockstep.preprocess import Preprocess
 
@@ -88,11 +88,21 @@ class Fitted:
 
         `exact` holds BLAS to one thread, or the last bit of a product may follow the number of threads. That takes
         longer than scoring one row: a server sets ``OPENBLAS_NUM_THREADS=1`` instead.
+
+        Raises
+        ------
+        GuaranteeError
+            A score that is no probability: it is never given away.
         """
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         with threadpool_limits(1, "blas") if exact else nullcontext():
             probability: NDArray[np.float64] = self.estimator.predict_proba(matrix)[:, 1]
+        if not ((probability >= 0) & (probability <= 1)).all():  # NaN is neither
+            raise GuaranteeError(
+                "a score that is no probability", where=f"model {self.model}", expected="0 .. 1",
+                found=float(probability[~((probability >= 0) & (probability <= 1))][0]), do="Train the model again.",
+            )  # fmt: skip
         return probability
 
 

@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 from threadpoolctl import threadpool_limits
 
-from lockstep.errors import DataError
+from lockstep.errors import DataError, GuaranteeError
 from lockstep.files import file_hash
 from lockstep.model_file import Fitted, canonical, dump, load, open_model, save
 from lockstep.preprocess import Preprocess
@@ -288,3 +288,14 @@ def test_a_failed_dump_leaves_the_old_file(tmp_path):
         dump({"a": (i for i in range(3))}, file)
     assert file.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["x.skops"]
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.01, 1.5, float("inf")])
+def test_a_score_that_is_no_probability_is_given_to_nobody(score):
+    class Strange:
+        def predict_proba(self, matrix):
+            return np.array([[0.5, 0.5], [1 - score, score]])
+
+    strange = Fitted("odd", fit(boosting()).preprocess, Strange())
+    with pytest.raises(GuaranteeError, match=r"no probability in model odd: expected 0 .. 1, found"):
+        strange.predict(np.zeros((2, 1)))
