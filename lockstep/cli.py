@@ -184,17 +184,23 @@ def prove(
 def plant(
     faults: Annotated[list[str] | None, typer.Argument(help="Names of faults; by default all of them.")] = None,
     weeks: Annotated[int, typer.Option(min=1, help="In how many of the last weeks that landed.")] = 13,
+    as_table: Annotated[bool, typer.Option("--table", help="Print a table in Markdown.")] = False,
 ) -> None:
     """Plant faults in the last weeks of your own rows and see each stopped; exit 1 where a guard misses one."""
     from lockstep.errors import GuaranteeError
     from lockstep.plant import plant as planted
+    from lockstep.plant import table
     from lockstep.project import project
 
-    missed = []
+    outcomes = []
     for one in planted(project(), faults or [], weeks):
-        word = "stopped" if one.stopped else "missed" if one.guard else "skipped"
-        print(f"{word:<10}{one.fault}: {one.said}")
-        missed += [one.fault] if word == "missed" else []
+        outcomes.append(one)
+        if not as_table:
+            word = "stopped" if one.stopped else "missed" if one.guard else "skipped"
+            print(f"{word:<10}{one.fault}: {one.said}", flush=True)
+    if as_table:
+        print(table(outcomes))
+    missed = [one.fault for one in outcomes if one.guard and not one.stopped]
     if missed:
         raise GuaranteeError(
             "faults that no guard stopped", where="lockstep plant", found=", ".join(missed),

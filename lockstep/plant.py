@@ -6,9 +6,11 @@ stages as real rows, and the project is not touched.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,13 +26,12 @@ from lockstep.land import land
 from lockstep.landings import EMPTY, check_sealed, read_landings
 from lockstep.population import PART
 from lockstep.project import Project
-from lockstep.stage import progress
 from lockstep.validate import validate
 
 if TYPE_CHECKING:
     from lockstep.model_file import Fitted
 
-__all__ = ["Outcome", "faults", "plant", "sample"]
+__all__ = ["Outcome", "faults", "plant", "sample", "table"]
 
 Report = Mapping[str, Any]
 
@@ -43,6 +44,19 @@ class Outcome(NamedTuple):
     guard: str
     stopped: str
     said: str
+
+    @property
+    def follows(self) -> str:
+        """Return what followed: refused, quarantined, dropped or flagged; nothing where the fault was missed."""
+        if not self.stopped or self.said.startswith("refused"):
+            return "refused" if self.stopped else "nothing"
+        return self.said.split(f"{self.stopped} ", 1)[1].split()[0]
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """Return the outcomes as a Markdown table."""
+    rows = [f"| `{o.fault}` | {o.about} | {o.guard} | {o.follows} |" for o in outcomes]
+    return "\n".join(["| fault | what happens | guard | what follows |", "|---|---|---|---|", *rows])
 
 
 def plant(p: Project, names: list[str], weeks: int = 13) -> Iterator[Outcome]:
@@ -65,7 +79,7 @@ def plant(p: Project, names: list[str], weeks: int = 13) -> Iterator[Outcome]:
             before = _through_the_door(Path(folder) / "honest", honest)
         except LockstepError as e:
             raise GuaranteeError("the honest rows do not pass", where="lockstep plant", found=str(e)) from e
-        for name in progress(names or [*known], "faults"):
+        for name in names or known:
             try:
                 yield known[name](p, honest, before, Path(folder) / name)
             except UserError as e:  # its contracts have nothing that this fault could break
@@ -108,9 +122,10 @@ def _land(root: Path, s: Sample) -> None:
 
 def _through_the_door(root: Path, s: Sample) -> Report:
     """Land and validate a sample in an empty folder; return what ``validation.json`` says."""
-    _land(root, s)
-    landings = read_landings(root / "landings.csv")
-    return validate(root / "data", landings, s.contracts, s.zone, root / "artifacts", expectations=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # their progress is nobody's here
+        _land(root, s)
+        landings = read_landings(root / "landings.csv")
+        return validate(root / "data", landings, s.contracts, s.zone, root / "artifacts", expectations=False)
 
 
 def _of_rows(fault: Fault) -> _Plant:

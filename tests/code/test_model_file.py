@@ -293,7 +293,7 @@ def test_a_failed_dump_leaves_the_old_file(tmp_path):
 @pytest.mark.parametrize("score", [float("nan"), -0.01, 1.5, float("inf")])
 def test_a_score_that_is_no_probability_is_given_to_nobody(score):
     class Strange:
-        def predict_proba(self, matrix):
+        def predict_proba(self, _):
             return np.array([[0.5, 0.5], [1 - score, score]])
 
     strange = Fitted("odd", fit(boosting()).preprocess, Strange())
