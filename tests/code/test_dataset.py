@@ -207,7 +207,7 @@ def test_a_population_without_its_columns_is_told(wrong, said):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"moment": "events"}, "moment='events' in question back: expected day or event"),
+        ({"moment": "events"}, "moment= of a wrong kind in question back: expected 'day', 'event', found 'events'"),
         ({"horizon_days": 0}, "a label without a day in question back: expected horizon_days >= 1"),
     ],
 )

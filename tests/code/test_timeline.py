@@ -263,6 +263,6 @@ def test_planted_faults_are_seen(monkeypatch, fault):
 def test_an_offset_needs_a_window_and_is_not_negative():
     assert repr(agg.sum("cents", days=28, offset=28)) == "sum('cents', days=28, offset=28)"
     with pytest.raises(DefinitionError, match="an offset without a window"):
-        agg.count(offset=1)
+        Feature("x", agg.count(offset=1))
     with pytest.raises(DefinitionError, match="an offset below zero"):
-        agg.count(days=1, offset=-1)
+        Feature("x", agg.count(days=1, offset=-1))
