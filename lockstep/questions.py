@@ -47,8 +47,7 @@ def _require(catalogue: Catalogue, question: Question, service: str) -> None:
     features, where = catalogue.read_by([service]), f"service {service}, which question {question.name} reads"
     for view in catalogue.views_behind(features):
         if lacking := {*view.keys} - {*question.row}:
-            read = {*catalogue.schemas[view.name]}
-            reading = [f for f in features if catalogue.behind([f]) & read] or features
+            reading = [f for f in features if view in catalogue.views_behind([f])]
             raise DefinitionError(
                 f"features of view {view.name} without its key", where=where,
                 expected=f"entities of the question with {', '.join(sorted(lacking))}",
