@@ -29,7 +29,7 @@ from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, sealed_days, sources
 from lockstep.population import AT, CUTOFF, LABEL, PART, Part, ask, parts
 from lockstep.project import Project, project
-from lockstep.questions import questions
+from lockstep.questions import questions, require_services
 from lockstep.stage import stage
 
 __all__ = ["as_known", "join_features", "joined", "with_request"]
@@ -125,7 +125,7 @@ def as_known(p: Project, day: date, name: str) -> pl.DataFrame:
         first = cutoffs[0] + timedelta(days=question.horizon_days)
         raise UserError("no training set as known on that day", expected=f"{first} .. {last}", found=day)
     part = Part("train", closed, day, len(cutoffs) - len(closed))
-    catalogue = Catalogue(p)
+    require_services(catalogue := Catalogue(p), question)
     rows = ask(question, events, part, p.settings.clock)
     return join_features(p, catalogue, rows, catalogue.read_by(settings.services))
 
@@ -139,8 +139,8 @@ def build(p: Project, name: str) -> None:
     question, events, last = _asked(p, name)
     settings = p.settings.questions[name].dataset
     split = parts(settings, question.horizon_days, last)
+    require_services(catalogue := Catalogue(p), question)
     asked = {part.name: ask(question, events, part, p.settings.clock) for part in split if part.cutoffs}
-    catalogue = Catalogue(p)
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
     features = catalogue.read_by(settings.services)
     frame = join_features(p, catalogue, rows, features)

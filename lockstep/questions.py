@@ -8,7 +8,7 @@ from lockstep.define import Question
 from lockstep.errors import DefinitionError, SettingsError, did_you_mean
 from lockstep.project import Project
 
-__all__ = ["questions", "require_questions"]
+__all__ = ["questions", "require_questions", "require_services"]
 
 
 def questions(p: Project) -> dict[str, Question]:
@@ -29,18 +29,23 @@ def questions(p: Project) -> dict[str, Question]:
 
 
 def require_questions(catalogue: Catalogue) -> None:
-    """Refuse what training would find out late: a question whose services read what nobody asked about can have.
+    """Refuse what training would find out late: questions as `questions` and `require_services` refuse them."""
+    for question in questions(catalogue.project).values():
+        require_services(catalogue, question)
+
+
+def require_services(catalogue: Catalogue, question: Question) -> None:
+    """Refuse a question whose services read what nobody asked about can have.
 
     Raises
     ------
     SettingsError
-        A question or a service of ``params.yaml`` that nobody defined.
+        Nobody defined one of the services.
     DefinitionError
         A service reads a view with a key, or a request with a column, that the question's population does not have.
     """
-    for name, question in questions(catalogue.project).items():
-        for service in catalogue.project.settings.questions[name].dataset.services:
-            _require(catalogue, question, service)
+    for service in catalogue.project.settings.questions[question.name].dataset.services:
+        _require(catalogue, question, service)
 
 
 def _require(catalogue: Catalogue, question: Question, service: str) -> None:
