@@ -76,25 +76,6 @@ class Aggregation:
     offset: int = 0
     during: tuple[str, str] | None = None
 
-    def __post_init__(self) -> None:
-        if self.days is not None and (not isinstance(self.days, int) or self.days < 1):
-            raise DefinitionError("a window without days", where=repr(self), expected="days >= 1", found=self.days)
-        if not isinstance(self.offset, int) or self.offset < 0:
-            raise DefinitionError("an offset below zero", where=repr(self), expected="days >= 0", found=self.offset)
-        if self.offset and self.days is None:
-            raise DefinitionError("an offset without a window", where=repr(self), do="Give it days.")
-        if self.during is not None and not (
-            isinstance(self.during, tuple) and [type(name) for name in self.during] == [str, str]
-        ):
-            raise DefinitionError(
-                "not an interval",
-                where=f"{self.kind}(during=)",
-                expected="the names of two Date columns",
-                found=self.during,
-            )
-        if self.during and self.days is not None:
-            raise DefinitionError("two windows", where=repr(self), do="Give it days or during, not both.")
-
     def __repr__(self) -> str:
         parts = [repr(self.column)] if self.column is not None else []
         parts += [f"days={self.days}"] if self.days is not None else []
@@ -103,14 +84,36 @@ class Aggregation:
         parts += [f"where={self.where}"] if self.where is not None else []
         return f"{self.kind}({', '.join(parts)})"
 
+    def check_window(self, feature: str) -> None:
+        """Raise DefinitionError for days that are no window."""
+        where = f"{self!r} of {feature}"
+        if self.days is not None and self.days < 1:
+            raise DefinitionError("a window without days", where=where, expected="days >= 1", found=self.days)
+        if self.offset < 0:
+            raise DefinitionError("an offset below zero", where=where, expected="days >= 0", found=self.offset)
+        if self.offset and self.days is None:
+            raise DefinitionError("an offset without a window", where=where, do="Give it days.")
+        if self.during and self.days is not None:
+            raise DefinitionError("two windows", where=where, do="Give it days or during, not both.")
+
     def check(self, events: pl.Schema, feature: str) -> None:
-        """Raise DefinitionError when the events lack the column or its type cannot be aggregated exactly."""
+        """Raise DefinitionError for a column that the events lack, or of a type that does not do, or no condition."""
         roots = self.where.meta.root_names() if self.where is not None else []
         for name in [self.column, *roots, *(self.during or ())]:
             if name is not None and name not in events:
                 raise DefinitionError(
                     f"unknown event column {name!r}", where=f"feature {feature}", do=did_you_mean(name, events)
                 )
+        if self.where is not None:
+            try:
+                kinds: list[object] = [*pl.LazyFrame(schema=events).select(self.where).collect().dtypes]
+            except pl.exceptions.PolarsError as e:
+                kinds = [str(e).splitlines()[0]]
+            if kinds != [pl.Boolean]:
+                raise DefinitionError(
+                    "not a condition", where=f"where= of feature {feature}", expected="Boolean, true of what counts",
+                    found=", ".join(map(str, kinds)), do="Compare: pl.col('value') > 0.",
+                )  # fmt: skip
         for name in self.during or ():
             if events[name] != pl.Date:
                 raise DefinitionError(

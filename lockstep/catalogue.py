@@ -11,12 +11,15 @@ from lockstep.define import Feature, OnDemandView, Service, View
 from lockstep.define.names import sentence
 from lockstep.errors import DataError, DefinitionError, SettingsError, did_you_mean
 from lockstep.events import event_schema
-from lockstep.feature_contract import check_definition, check_values
+from lockstep.feature_contract import check_values, formula_schema
 from lockstep.project import Project
 from lockstep.snapshot import EVENT_TIMESTAMP, feature_schema
 from lockstep.vectors import width
 
 __all__ = ["Catalogue"]
+
+KEYS = (pl.Int64(), pl.Int32(), pl.String())
+"""What a key can be."""
 
 
 class Catalogue:
@@ -82,10 +85,15 @@ class Catalogue:
                         f"two types of the key {key!r}", where=f"view {view.name}", expected=f"{kind}, as in {first}",
                         found=self.events[view.name][key], do="Cast it in the source.",
                     )  # fmt: skip
+                if kind not in KEYS:
+                    raise DefinitionError(
+                        f"a type of the key {key!r} that Feast cannot hold", where=f"view {view.name}", found=kind,
+                        expected=", ".join(map(str, KEYS)), do="Cast it in the source.",
+                    )  # fmt: skip
         return {key: kind for key, (kind, _) in found.items()}
 
     def _check_read(self, view: OnDemandView) -> None:
-        """Refuse an on-demand view over views that are not the project's, or that no row has together."""
+        """Refuse an on-demand view over views that are not the project's, not together in a row, or not named."""
         for stored in view.views:
             if stored not in self.views:
                 raise DefinitionError(
@@ -94,6 +102,16 @@ class Catalogue:
                 )  # fmt: skip
         if view.views:
             view.widest  # noqa: B018 - it raises
+        known = {f.name for v in view.views for f in v.features} | {*view.request}
+        for feature in view.features:
+            for name in feature.reads:
+                if name not in known:
+                    of = next((v.name for v in self.views if name in self.schemas[v.name]), None)
+                    raise DefinitionError(
+                        f"unknown column {name!r}", where=f"feature {feature.name} of on-demand view {view.name}",
+                        do=f"Add view {of} to its `views`." if of else did_you_mean(name, known),
+                    )  # fmt: skip
+            known.add(feature.name)
 
     def _check_requests(self) -> None:
         """Refuse a name of a request that means something else as well: each side would read its own."""
@@ -115,11 +133,6 @@ class Catalogue:
                 found.add(name)
                 ahead += self.defined[name].reads
         return found
-
-    def require_services(self) -> None:
-        """Raise SettingsError for a question that names a service which nobody defined."""
-        for about in self.project.settings.questions.values():
-            self.read_by(about.dataset.services)
 
     def inputs(self, view: OnDemandView) -> dict[str, pl.DataType]:
         """Return the columns, with their types, that an on-demand view reads."""
@@ -145,8 +158,12 @@ class Catalogue:
 
     def flags(self, features: Iterable[str]) -> list[str]:
         """Return what tells, for every view that some features are read or computed from, where it has a row."""
+        return [v.known for v in self.views_behind(features) if v.missing != "null"]
+
+    def views_behind(self, features: Iterable[str]) -> list[View]:
+        """Return the views that some features are read or computed from."""
         read = {*features} | {name for view in self.demands(features) for name in self.inputs(view)}
-        return [v.known for v in self.views if v.missing != "null" and read & set(self.schemas[v.name])]
+        return [v for v in self.views if read & {*self.schemas[v.name]}]
 
     def settle(self, frame: pl.DataFrame, keys: list[str], where: str) -> pl.DataFrame:
         """Do in a joined frame what views say of rows that are not there, and judge what came of it.
@@ -191,8 +208,4 @@ class Catalogue:
                 "a vector in a formula of the request", where=f"on-demand view {view.name}", found=", ".join(vectors),
                 do="Store what you need of it: a formula of its own view may read it.",
             )  # fmt: skip
-        frame = view.apply(pl.LazyFrame(schema=self.inputs(view)))
-        schema = frame.select(f.name for f in view.features).collect_schema()
-        for feature in view.features:
-            check_definition(feature, schema[feature.name])
-        return schema
+        return formula_schema(pl.LazyFrame(schema=self.inputs(view)), view.features)

@@ -109,8 +109,10 @@ def features(
     from lockstep.catalogue import Catalogue
     from lockstep.catalogue_page import entries, entry, write_catalogue
     from lockstep.project import project
+    from lockstep.questions import require_questions
 
     known = Catalogue(project())
+    require_questions(known)
     frame = entries(known)
     found = [entry(frame, name)] if name else frame.to_dicts()
     if json:

@@ -22,7 +22,7 @@ from lockstep.contract import load_contracts
 from lockstep.day_cache import HASHES, Hashes
 from lockstep.define import OnDemandView, Question
 from lockstep.echo import require_no_echo
-from lockstep.errors import DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
+from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
 from lockstep.events import Events, read_tables
 from lockstep.feast_objects import feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
@@ -30,6 +30,7 @@ from lockstep.fingerprint import kept_events
 from lockstep.landings import read_landings, sealed_days, sources
 from lockstep.population import AT, CUTOFF, LABEL, PART, Part, ask, parts
 from lockstep.project import Project, project
+from lockstep.questions import questions, require_services
 from lockstep.stage import stage
 
 __all__ = ["as_known", "join_features", "joined", "with_request"]
@@ -84,10 +85,19 @@ def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.Data
     ------
     DefinitionError
         A column that is missing, or of another type.
+    DataError
+        A null, which a server does not answer.
     """
     request = {name: kind for view in demands for name, kind in view.request.items()}
     added = rows.with_columns(pl.col(AT).alias(n) for n, kind in request.items() if kind == INSTANT)
     for name, kind in request.items():
+        if name in added.columns and (nulls := added.filter(pl.col(name).is_null())).height:
+            who = {c: v for c, v in nulls.row(0, named=True).items() if c not in (PART, LABEL) and c not in request}
+            raise DataError(
+                f"null where a request carries {name!r}", where="the population", expected="a value, as of a server",
+                found=f"{nulls.height} of {rows.height} rows, first {who}",
+                do="Fill it in the question's population, or leave these rows out.",
+            )  # fmt: skip
         if added.schema.get(name) != kind:
             raise DefinitionError(
                 f"a training set that does not know what a request carries as {name!r}", where="the population",
@@ -116,7 +126,7 @@ def as_known(p: Project, day: date, name: str) -> pl.DataFrame:
         first = cutoffs[0] + timedelta(days=question.horizon_days)
         raise UserError("no training set as known on that day", expected=f"{first} .. {last}", found=day)
     part = Part("train", closed, day, len(cutoffs) - len(closed))
-    catalogue = Catalogue(p)
+    require_services(catalogue := Catalogue(p), question)
     rows = ask(question, events, part, p.settings.clock)
     return join_features(p, catalogue, rows, catalogue.read_by(settings.services))
 
@@ -130,8 +140,8 @@ def build(p: Project, name: str) -> None:
     question, events, last = _asked(p, name)
     settings = p.settings.questions[name].dataset
     split = parts(settings, question.horizon_days, last)
+    require_services(catalogue := Catalogue(p), question)
     asked = {part.name: ask(question, events, part, p.settings.clock) for part in split if part.cutoffs}
-    catalogue = Catalogue(p)
     rows = pl.concat([asked["train"], asked["test"]]).sort(CUTOFF, *question.row)
     features = catalogue.read_by(settings.services)
     frame = join_features(p, catalogue, rows, features)
@@ -174,10 +184,10 @@ def _asked(p: Project, name: str) -> tuple[Question, Events, date]:
         Nobody defined the question.
     """
     contracts = load_contracts(p.folder("contracts"))
-    questions = {q.name: q for q in p.objects("labels", Question)}
-    if name not in questions:
-        raise SettingsError(f"no question {name!r}", where="questions of params.yaml", do=did_you_mean(name, questions))
-    question = questions[name]
+    asked = questions(p)
+    if name not in asked:
+        raise SettingsError(f"no question {name!r}", where="questions of params.yaml", do=did_you_mean(name, asked))
+    question = asked[name]
     first, last = sealed_days(p.root, contracts)
     tables = read_tables(p.root / "artifacts/clean", contracts, p.settings.clock, question.source.tables)
     return question, kept_events(p, question.source, tables, first, last, hashes=Hashes(p.root / HASHES)), last

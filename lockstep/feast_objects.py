@@ -12,7 +12,6 @@ import yaml
 from lockstep.catalogue import Catalogue
 from lockstep.clock import INSTANT
 from lockstep.define import Entity, Feature, OnDemandView, View
-from lockstep.errors import DefinitionError
 from lockstep.project import Project
 from lockstep.snapshot import CREATED, EVENT_TIMESTAMP
 
@@ -73,9 +72,7 @@ def _entity(entity: Entity, kind: pl.DataType) -> Any:
     from feast import Entity as FeastEntity
     from feast import ValueType
 
-    value_type = {pl.Int64: ValueType.INT64, pl.Int32: ValueType.INT32, pl.String: ValueType.STRING}.get(type(kind))
-    if value_type is None:
-        raise DefinitionError("a key of a type that Feast cannot hold", where=f"entity {entity.name}", found=str(kind))
+    value_type = {pl.Int64: ValueType.INT64, pl.Int32: ValueType.INT32, pl.String: ValueType.STRING}[type(kind)]
     return FeastEntity(name=entity.name, join_keys=[entity.key], value_type=value_type, description=entity.description)
 
 
@@ -145,14 +142,9 @@ def _fields(types: Mapping[str, pl.DataType], features: Mapping[str, Feature] | 
         pl.Boolean(): feast.Bool,
         INSTANT: feast.UnixTimestamp,
     }
-    for name, kind in types.items():
-        if isinstance(kind, pl.Array) and kind.inner in kinds and len(kind.shape) == 1:
+    for kind in types.values():
+        if isinstance(kind, pl.Array):
             kinds[kind] = feast.Array(kinds[kind.inner])  # of any length: Feast knows no other
-        if kind not in kinds:
-            raise DefinitionError(
-                "a type that Feast cannot hold", where=f"feature {name}",
-                expected=", ".join(str(k) for k in kinds), found=str(kind), do="Cast it in the definition.",
-            )  # fmt: skip
     told = features or {}
     about = {n: {"description": told[n].description, "tags": _tags(told[n])} if n in told else {} for n in types}
     return [Field(name=n, dtype=kinds[t], **about[n]) for n, t in types.items()]

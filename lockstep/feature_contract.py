@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from lockstep.define import Feature
+from lockstep.define.on_demand_view import ASKABLE
 from lockstep.errors import DataError, DefinitionError, LockstepError
 from lockstep.vectors import is_finite, width
 
-__all__ = ["breach", "broken", "check_definition", "check_values"]
+__all__ = ["breach", "broken", "check_definition", "check_values", "formula_schema"]
 
 
 class _Rule(NamedTuple):
@@ -97,8 +98,39 @@ def breach(feature: Feature, value: Any) -> tuple[str, str] | None:
 _PLAIN = {pl.Boolean: bool, pl.String: str, pl.Float64: float, pl.Datetime: datetime}
 
 
+def formula_schema(frame: pl.LazyFrame, features: Iterable[Feature]) -> pl.Schema:
+    """Return the types of features, in order, in an empty frame that has all but the formulas; check each definition.
+
+    Raises
+    ------
+    DefinitionError
+        A formula that the types of what it reads do not allow, or what `check_definition` refuses.
+    """
+    schema = pl.Schema()
+    for feature in features:
+        try:
+            if isinstance(feature.value, pl.Expr):
+                frame = frame.with_columns(feature.value.alias(feature.name)).collect().lazy()
+        except pl.exceptions.PolarsError as e:
+            types = frame.collect_schema()
+            raise DefinitionError(
+                "a formula that the types of its columns do not allow", where=f"feature {feature.name}",
+                found=str(e).splitlines()[0],
+                do=f"It reads {', '.join(f'{name} ({types[name]})' for name in dict.fromkeys(feature.reads))}.",
+            ) from e  # fmt: skip
+        schema[feature.name] = frame.collect_schema()[feature.name]
+        check_definition(feature, schema[feature.name])
+    return schema
+
+
 def check_definition(feature: Feature, kind: pl.DataType) -> None:
-    """Raise DefinitionError for a range or a default that a feature of this type cannot have."""
+    """Raise DefinitionError for a type that no store holds, or a range or default that a feature of it cannot have."""
+    if (kind.inner if isinstance(kind, pl.Array) and len(kind.shape) == 1 else kind) not in ASKABLE:
+        raise DefinitionError(
+            "a type that neither Feast nor a server holds", where=f"feature {feature.name}", found=str(kind),
+            expected=f"{', '.join(map(str, ASKABLE))}, or an Array of these",
+            do="Cast it, in the formula or in the source: a day to an instant, a duration to microseconds.",
+        )  # fmt: skip
     low, high = feature.bounds
     if not kind.is_numeric() and (low, high) != (None, None):
         raise DefinitionError("a range of what is no number", where=f"feature {feature.name}", found=str(kind))

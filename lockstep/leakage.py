@@ -25,6 +25,7 @@ from lockstep.files import read_parquet
 from lockstep.landings import sealed_days
 from lockstep.population import AT, CUTOFF, LABEL, PART, Part, parts, population, read_by_population
 from lockstep.project import Project
+from lockstep.questions import questions
 from lockstep.snapshot import snapshot
 from lockstep.stage import progress
 from lockstep.vectors import bits
@@ -39,7 +40,7 @@ INSTANTS = 4
 def leakage(p: Project, days: int = 6) -> str:
     """Prove on `days` snapshot days that features, populations and labels know nothing that landed later; say on what.
 
-    Questions that ``params.yaml`` does not ask have no training set to prove: they are named.
+    Questions that are defined but that ``params.yaml`` does not ask have no training set to prove: they are named.
 
     Raises
     ------
@@ -48,12 +49,11 @@ def leakage(p: Project, days: int = 6) -> str:
         both values.
     """
     history, catalogue, said = _History(p), Catalogue(p), []
-    questions, views = p.objects("labels", Question), catalogue.views
-    sets = [_Set(p, catalogue, q, history.last) for q in questions if q.name in p.settings.questions]
+    sets = [_Set(p, catalogue, question, history.last) for question in questions(p).values()]
     cutoffs = sorted({day for one in sets for part in one.parts for day in part.cutoffs})
     chosen, compared = sample(history.first, history.last, cutoffs, days), 0
     for day in progress(chosen, "leakage"):
-        for view in views:
+        for view in catalogue.views:
             published = read_parquet(p.root / "artifacts/features" / view.folder / f"{day}.parquet")
             for way, events in history.ways(view.source, day):
                 entities = events.entities(view.keys, day)
@@ -64,9 +64,8 @@ def leakage(p: Project, days: int = 6) -> str:
         _training_reads_its_snapshots(p, catalogue, one)
         asked = sum(_answers(history, one, part, chosen) for part in progress(one.parts, f"labels {one.question.name}"))
         said.append(f"{one.rows.height:,} labels of {one.question.name} and {asked} populations")
-    said += [
-        f"nothing of {q.name}, which params.yaml does not ask" for q in questions if q.name not in p.settings.questions
-    ]
+    unasked = [q.name for q in p.objects("labels", Question) if q.name not in p.settings.questions]
+    said += [f"nothing of {name}, which params.yaml does not ask" for name in unasked]
     return f"{compared:,} values on {len(chosen)} days, {', '.join(said)}"
 
 

@@ -5,7 +5,10 @@ Nothing else in the library imports them; Feast's repository is the folder `feat
 
 from __future__ import annotations
 
+import builtins
 import importlib
+import inspect
+import re
 import sys
 import tomllib
 import traceback
@@ -59,13 +62,44 @@ class Project:
             sys.path.insert(0, str(self.root))
         try:
             return [importlib.import_module(name) for name in self.modules(role)]
-        except LockstepError:
-            raise
+        except LockstepError as e:
+            where = ", ".join(filter(None, [e.where, self._line(e)]))
+            raise type(e)(e.what, where=where, expected=e.expected, found=e.found, do=e.do) from e
         except Exception as e:
             told = f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}"
-            at = traceback.extract_tb(e.__traceback__)[-1]
-            where = f"[tool.lockstep] {role}, {Path(at.filename).name} line {at.lineno}"
-            raise DefinitionError("a module cannot be imported", where=where, found=told, do="Mend it.") from e
+            where = ", ".join(filter(None, [f"[tool.lockstep] {role}", self._line(e)]))
+            do = self._meant(e) or f'See it whole: python -c "import {", ".join(self.modules(role))}"'
+            raise DefinitionError("a module cannot be imported", where=where, found=told, do=do) from e
+
+    def _line(self, error: Exception) -> str:
+        """Return the last line of the project's own code on the way to an error: ``features/store.py line 12``."""
+        lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        lines += [(error.filename or "", error.lineno or 0)] if isinstance(error, SyntaxError) else []
+        for name, line in reversed(lines):
+            file, library = Path(name), Path(__file__).parent
+            if file.is_relative_to(self.root) and "site-packages" not in file.parts and library not in file.parents:
+                return f"{file.relative_to(self.root).as_posix()} line {line}"
+        return ""
+
+    def _meant(self, error: Exception) -> str:
+        """Return the names that are closest to the one that an error of the user's code does not know."""
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        name, known = getattr(error, "name", None) or "", list[str]()
+        if found := re.search(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword argument '(\w+)'", str(error)):
+            callee, name = frame.f_globals.get(found[1]), found[2]
+            known = [p for p in inspect.signature(callee).parameters if p[0] != "_"] if callee else []
+        elif isinstance(error, NameError):
+            known = [*frame.f_globals, *frame.f_locals, *dir(builtins)]
+        elif isinstance(error, AttributeError):
+            known = dir(error.obj)
+        elif isinstance(error, ModuleNotFoundError):
+            package = name.rpartition(".")[0]
+            files = self.root.joinpath(*package.split(".")).glob("*.py") if package else []
+            known = [f"{package}.{file.stem}" for file in files]
+        elif isinstance(error, ImportError) and (found := re.search(r"cannot import name '(\w+)'", str(error))):
+            name, known = found[1], dir(sys.modules[name])
+        hint = did_you_mean(name, known) if known else ""
+        return hint if len(known) < 20 or hint.startswith("Did") else ""
 
     def objects(self, role: str, kind: type[T]) -> list[T]:
         """Return the objects of `kind` that the modules of `role` hold, in the order in which they were written."""

@@ -27,6 +27,7 @@ from lockstep.ledger import Ledger, read_ledger, write_ledger
 from lockstep.lock import own_lock
 from lockstep.prefect_server import failure
 from lockstep.project import Project
+from lockstep.questions import require_questions
 from lockstep.stage import supervise
 
 __all__ = ["at_work", "check", "land_days", "land_due", "pending", "pin_data", "run", "verdict"]
@@ -50,7 +51,7 @@ def run(project: Project) -> Ledger:
         if not todo:
             return verdict(root, data)
     catalogue = Catalogue(project)
-    catalogue.require_services()  # a wrong definition is told before anything runs
+    require_questions(catalogue)  # a wrong definition is told before anything runs
     for line in catalogue.deprecated():
         print(line)
     print(f"to do: {', '.join(todo)}, and what follows\nstarting Prefect", flush=True)

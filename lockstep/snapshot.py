@@ -12,7 +12,7 @@ from lockstep.agg import EVENT_DAY, NEVER_NULL
 from lockstep.clock import INSTANT, Zone
 from lockstep.define import FITTED_AT, FittedView, View
 from lockstep.errors import DefinitionError, did_you_mean
-from lockstep.feature_contract import broken, check_definition, check_values
+from lockstep.feature_contract import broken, check_values, formula_schema
 from lockstep.fitted import fitted
 from lockstep.timeline import Timeline
 
@@ -55,11 +55,7 @@ def feature_schema(view: View, events: pl.Schema) -> pl.Schema:
         values = pl.LazyFrame(schema={**{key: events[key] for key in view.keys}, **view.fitted(), FITTED_AT: INSTANT})
     else:
         values = _aggregates(view, pl.LazyFrame(schema=events), date(2000, 1, 1))
-    shaped = _formulas(view, values.with_columns(pl.lit(None, INSTANT).alias(EVENT_TIMESTAMP)))
-    schema = shaped.select(f.name for f in view.features).collect_schema()
-    for feature in view.features:
-        check_definition(feature, schema[feature.name])
-    return schema
+    return formula_schema(values.with_columns(pl.lit(None, INSTANT).alias(EVENT_TIMESTAMP)), view.features)
 
 
 def snapshot(view: View, events: pl.DataFrame, entities: pl.DataFrame, day: date, zone: Zone) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lockstep.define.names import check_kinds
 from lockstep.errors import DefinitionError
 
 __all__ = ["Entity", "keyed"]
@@ -17,6 +18,9 @@ class Entity:
     name: str
     key: str
     description: str = ""
+
+    def __post_init__(self) -> None:
+        check_kinds(self, f"entity {self.name}")
 
 
 def keyed(entities: Sequence[Entity], where: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from lockstep.agg import NEVER_NULL, Aggregation
+from lockstep.define.names import check_kinds
 from lockstep.errors import DefinitionError
 from lockstep.exact import check_exact, check_row_level
 
@@ -46,12 +47,16 @@ class Feature:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", instance(self.value))
+        check_kinds(self, where := f"feature {self.name}")
+        if isinstance(self.value, Aggregation):
+            check_kinds(self.value, where)
+            self.value.check_window(where)
         if isinstance(self.value, pl.Expr):
             check_exact(self.value, self.name)
             check_row_level(self.value, self.name)
         low, high = self.range
         if low is not None and high is not None and low > high:
-            raise DefinitionError("a range without values", where=f"feature {self.name}", found=f"{low} .. {high}")
+            raise DefinitionError("a range without values", where=where, found=f"{low} .. {high}")
 
     @property
     def never_null(self) -> bool:

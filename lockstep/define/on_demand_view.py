@@ -9,9 +9,9 @@ import polars as pl
 
 from lockstep.clock import INSTANT
 from lockstep.define.feature import Feature, instance
-from lockstep.define.names import sentence, unique
+from lockstep.define.names import check_kinds, sentence, unique
 from lockstep.define.view import View
-from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.errors import DefinitionError
 
 __all__ = ["ASKABLE", "OnDemandView"]
 
@@ -37,6 +37,7 @@ class OnDemandView:
     _stored: frozenset[str] = field(init=False, default=frozenset())
 
     def __post_init__(self) -> None:
+        check_kinds(self, f"on-demand view {self.name}")
         self._check_request()
         unique([*self.request, *(f.name for f in self.features)], f"on-demand view {self.name}")
         for view in self.views:
@@ -44,8 +45,7 @@ class OnDemandView:
                 raise DefinitionError(
                     f"view {view.name} was dropped", where=f"on-demand view {self.name}", do=sentence(view.dropped)
                 )
-        known = {f.name for v in self.views for f in v.features} | set(self.request)
-        used: set[str] = set()
+        used = {name for feature in self.features for name in feature.reads}
         for feature in self.features:
             if not isinstance(feature.value, pl.Expr):
                 raise DefinitionError("an aggregation at request time", where=f"feature {feature.name}", do="Store it.")
@@ -53,13 +53,6 @@ class OnDemandView:
                 raise DefinitionError(
                     "a default at request time", where=f"feature {feature.name}", do="Give one to what it reads."
                 )
-            for name in feature.value.meta.root_names():
-                if name not in known:
-                    raise DefinitionError(
-                        f"unknown column {name!r}", where=f"feature {feature.name}", do=did_you_mean(name, known)
-                    )
-                used.add(name)
-            known.add(feature.name)
         used |= {v.known for v in self.views if v.missing == "default" and any(f.name in used for f in v.features)}
         object.__setattr__(self, "_stored", frozenset(used - set(self.request) - {f.name for f in self.features}))
 

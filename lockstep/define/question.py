@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from lockstep.define.entity import Entity, keyed
+from lockstep.define.names import check_kinds
 from lockstep.define.source import Source
 from lockstep.errors import DefinitionError
 
@@ -47,9 +48,8 @@ class Question:
     moment: Literal["day", "event"] = "day"
 
     def __post_init__(self) -> None:
-        keyed(self.entities, where := f"question {self.name}")
-        if self.moment not in ("day", "event"):
-            raise DefinitionError(f"moment={self.moment!r}", where=where, expected="day or event")
+        check_kinds(self, where := f"question {self.name}")
+        keyed(self.entities, where)
         if self.horizon_days < 1:
             raise DefinitionError("a label without a day", where=where, expected="horizon_days >= 1")
 

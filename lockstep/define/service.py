@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lockstep.define.names import unique
+from lockstep.define.names import check_kinds, unique
 
 __all__ = ["Service"]
 
@@ -18,4 +18,5 @@ class Service:
     description: str = ""
 
     def __post_init__(self) -> None:
+        check_kinds(self, f"service {self.name}")
         unique(list(self.features), f"service {self.name}")

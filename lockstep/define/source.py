@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from lockstep.define.names import check_kinds
+
 __all__ = ["Source", "source"]
 
 GAP = "gap"
@@ -51,6 +53,9 @@ class Source:
     within_day: bool = False
     gap_of: str | None = None
 
+    def __post_init__(self) -> None:
+        check_kinds(self, f"source {self.name}")
+
     def __call__(self, tables: Frames) -> pl.LazyFrame:
         """Return the events of the known rows in `tables`."""
         return self.with_gaps(self.derive(**{t: tables[t] for t in self.tables}))
@@ -66,7 +71,7 @@ class Source:
 def source(
     *,
     event_time: str,
-    key: str | tuple[str, ...],
+    key: str | tuple[str, ...] | list[str],
     causal: bool = False,
     within_day: bool = False,
     gap_of: str | None = None,
@@ -75,7 +80,7 @@ def source(
 
     def wrap(derive: Callable[..., pl.LazyFrame]) -> Source:
         tables = tuple(inspect.signature(derive).parameters)
-        columns = (key,) if isinstance(key, str) else key
+        columns = tuple(key) if isinstance(key, list) else key if isinstance(key, tuple) else (key,)
         return Source(derive.__name__, tables, derive, event_time, columns, causal, within_day, gap_of)
 
     return wrap

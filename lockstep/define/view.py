@@ -12,7 +12,7 @@ import polars as pl
 from lockstep.agg import Aggregation
 from lockstep.define.entity import Entity, keyed
 from lockstep.define.feature import Feature
-from lockstep.define.names import VERSION, unique
+from lockstep.define.names import VERSION, check_kinds, shown, unique
 from lockstep.define.source import Source
 from lockstep.errors import DefinitionError
 from lockstep.exact import renamed
@@ -62,11 +62,8 @@ class View:
     """What a feature's value is, if it is no formula."""
 
     def __post_init__(self) -> None:
-        keyed(self.entities, f"view {self.name}")
-        if self.missing not in ("null", "default", "refuse"):
-            raise DefinitionError(
-                f"missing={self.missing!r}", where=f"view {self.name}", expected="null, default or refuse"
-            )
+        check_kinds(self, where := f"view {self.name}")
+        keyed(self.entities, where)
         self._versioned()
         self._flagged()
         unique([*self.keys, *(f.name for f in self.features)], f"view {self.name}")
@@ -88,7 +85,7 @@ class View:
 
     def _versioned(self) -> None:
         """Give the names of a version above 1 their ending, in formulas as well."""
-        if not isinstance(self.version, int) or self.version < 1:
+        if self.version < 1:
             raise DefinitionError("not a version", where=f"view {self.name}", expected=">= 1", found=self.version)
         name = self._written.get(self.name, self.name)
         flags = {f.name for f, plain in self._written.items() if plain is None}
@@ -111,14 +108,20 @@ class View:
 
     def _flagged(self) -> None:
         """Add the feature that is true where there is a row, for views that tell so."""
+        for f in self.features:
+            where = f"feature {f.name} of view {self.name}"
+            if self.missing != "default" and f.default is not ...:
+                raise DefinitionError(
+                    "a default that nothing reads", where=where, found=shown(f.default),
+                    do='Say missing="default" in the view and give each feature one, or remove it.',
+                )  # fmt: skip
+            if self.missing == "default" and (f.default is ... or (f.default is None and f.never_null)):
+                raise DefinitionError(
+                    "no default", where=where, expected="one for each feature", found=shown(f.default),
+                    do="Give it `default=`; None is a null, where the feature may be one.",
+                )  # fmt: skip
         if self.missing == "null":
             return
-        for f in self.features if self.missing == "default" else []:
-            if f.default is ... or (f.default is None and f.never_null):
-                raise DefinitionError(
-                    "no default", where=f"feature {f.name} of view {self.name}", expected="one for each feature",
-                    found=f.default, do="Give it `default=`; None is a null, where the feature may be one.",
-                )  # fmt: skip
         told = f"whether {self.name} has a row that may still be read"
         flag = Feature(self.known, pl.lit(value=True), told, nullable=False, default=False)
         object.__setattr__(self, "features", [*self.features, flag])

@@ -29,7 +29,8 @@ def frame():
 
 def test_a_feature_is_told_with_its_contract_its_owner_and_its_readers(frame):
     assert entry(frame, "spend") == {
-        "feature": "spend", "view": "visits", "version": 1, "status": "deprecated", "entity": "household",
+        "feature": "spend", "view": "visits", "version": 1, "status": "deprecated", "instead": "Use version 2.",
+        "entity": "household",
         "type": "Int64", "nullable": False, "range": "0 to any", "missing": "default", "default": "0",
         "window": "30 days", "computed": "sum('value', days=30)", "tables": ["transactions", "products"],
         "owner": "finance", "description": "cents", "tags": ["tier=1", "unit=c"], "ttl_days": 7,
@@ -42,6 +43,7 @@ def test_what_formulas_read_and_what_defaults_stand_in_is_told(frame):
     assert (last["formulas"], last["default"], last["owner"], last["services"]) == (["waited"], "null", "growth", [])
     assert (waited["window"], waited["version"], waited["default"], waited["ttl_days"]) == ("formula", None, None, 7)
     assert (waited["status"], waited["owner"], waited["nullable"]) == ("deprecated", "web", True)
+    assert waited["instead"] == "Use version 2."
     assert frame["feature"].to_list() == ["spend", "last", "visits_known", "waited"]
 
 
@@ -86,6 +88,8 @@ def test_every_feature_of_the_example_has_a_meaning_and_an_owner_and_its_page_na
     rows = entries(Catalogue(here))
     assert all(rows["description"].str.len_chars() > 0)
     assert all(rows["owner"].str.len_chars() > 0)
+    assert entry(rows, "private_share_90d")["computed"] == "ratio('private_spend_90d', 'spend_90d')"
+    assert entry(rows, "days_since_here")["computed"] == "elapsed_days('last_here_at', 'at')"
     monkeypatch.setattr(module, "PAGE", str(tmp_path / "catalogue.html"))
     page = write_catalogue(Catalogue(here)).read_text(encoding="utf-8")
     for name in rows["feature"]:

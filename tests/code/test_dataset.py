@@ -207,7 +207,7 @@ def test_a_population_without_its_columns_is_told(wrong, said):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"moment": "events"}, "moment='events' in question back: expected day or event"),
+        ({"moment": "events"}, "moment= of a wrong kind in question back: expected 'day', 'event', found 'events'"),
         ({"horizon_days": 0}, "a label without a day in question back: expected horizon_days >= 1"),
     ],
 )
@@ -227,3 +227,9 @@ def test_a_request_column_must_come_from_the_population_and_an_instant_is_that_o
             DefinitionError, match=r"carries as 'basket_value' in the population: expected Int64, found"
         ):
             with_request(spoilt, [asks])
+    nulls = rows.with_columns(pl.when(pl.col("basket_id") != 13).then("basket_value").alias("basket_value"))
+    said = (
+        r"null where a request carries 'basket_value' .*found 1 of 5 rows, first \{'household_id': 2.*'basket_id': 13"
+    )
+    with pytest.raises(DataError, match=said):
+        with_request(nulls, [asks])

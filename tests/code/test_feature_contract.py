@@ -176,7 +176,7 @@ N = Feature("n", agg.count())
         (lambda: on(Feature("b", pl.col("n") * 2), N), r"unknown feature 'n' in feature b. Move n before b."),
         (lambda: on(N, entity=Entity("shopper", key="whom")), r"no key 'whom' in the events .*Did you mean 'who'"),
         (lambda: on(Feature("x", agg.count(days=0))), "a window without days"),
-        (lambda: on(N, N), "feature 'n' is defined twice"),
+        (lambda: on(N, N), "feature 'n' stands twice"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_at_import_or_at_load_with_the_nearest_name(define, said):

@@ -208,7 +208,6 @@ class TestMissing:
         [
             (lambda: visits(missing="default"), "no default in feature trips of view visits: expected one for each"),
             (lambda: visits(Feature("n", agg.count(), default=None), missing="default"), "no default in feature n"),
-            (lambda: visits(missing="guess"), "missing='guess' in view visits: expected null, default or refuse"),
             (
                 lambda: OnDemandView("now", [visits()], {}, [Feature("x", pl.col("trips") * 2, default=0)]),
                 "a default at request time in feature x",

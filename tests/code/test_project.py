@@ -1,5 +1,7 @@
 """The shape of the tree: which way imports point, what stages depend on, that names and zones agree."""
 
+# ruff: noqa: E501 - a mistake and its sentence a line
+
 import ast
 import json
 import subprocess
@@ -135,3 +137,34 @@ def test_the_command_line_loads_nothing_heavy():
     code = "import sys, json, lockstep.cli, lockstep.run; print(json.dumps(sorted(sys.modules)))"
     loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert not {"feast", "prefect", "great_expectations", "sklearn", "dvc", "pandas", "matplotlib"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("from lockstep import agg\n\nx = agg.cuont()\n", "mine.py line 3.*AttributeError.* Did you mean 'count'"),
+        ("from lockstep.define import View\nx = View('v', entity=1)\n", "mine.py line 2.*'entity'. Did you mean 'entities'"),
+        ("from lockstep import agg\nx = agg.count(day=7)\n", "mine.py line 2.*'day'. Did you mean 'days'"),
+        ("from lockstep.define import Featur\n", "mine.py line 1.*cannot import name 'Featur'.* Did you mean 'Feature'"),
+        ("import nowhere_at_all\n", "mine.py line 1.*No module named 'nowhere_at_all'. See it whole: python -c \"import mine\""),
+        ("total = 1\nx = totl\n", "mine.py line 2.*NameError: name 'totl' is not defined. Did you mean 'total'"),
+        ("x = 1 / 0\n", "mine.py line 1.*ZeroDivisionError.* See it whole"),
+        ("x = (\n", "mine.py line 1.*SyntaxError"),
+        ("from lockstep import agg\nfrom lockstep.define import Feature\n\n\ndef made():\n    return Feature('x', agg.count(days=0))\n\n\nmade()\n",
+         r"a window without days in count\(days=0\) of feature x, mine.py line 6: expected"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_users_module_is_told_by_its_own_line_and_the_nearest_name(code, said, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(code, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    with pytest.raises(DefinitionError, match=said):
+        Project(tmp_path, {"views": "mine"}).load("views")
+
+
+def test_a_module_that_is_not_there_is_told_the_nearest(tmp_path, monkeypatch):
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours/household.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(DefinitionError, match=r"No module named 'ours.houshold'. Did you mean 'ours.household'"):
+        Project(tmp_path, {"views": "ours.houshold"}).load("views")

@@ -147,7 +147,7 @@ def test_what_is_announced_for_later_is_in_no_window_and_in_no_lifetime():
 
 def test_an_interval_without_dates_or_beside_a_window_is_refused():
     with pytest.raises(DefinitionError, match=r"two windows in count\(days=7, during=.*not both"):
-        agg.count(days=7, during=("start", "end"))
+        Feature("x", agg.count(days=7, during=("start", "end")))
     schema = pl.Schema({**OFFERED, EVENT_DAY: pl.Date, "until": INSTANT})
     with pytest.raises(DefinitionError, match=r"other than days in feature x: expected until as Date, found Datetime"):
         feature_schema(view(Feature("x", agg.count(during=("start", "until")))), schema)
@@ -207,8 +207,8 @@ def test_a_definition_that_cannot_be_meant_is_refused_with_the_nearest_name(feat
 
 def test_a_window_without_days_a_name_used_twice_and_a_ttl_below_the_grid_are_refused():
     with pytest.raises(DefinitionError, match="a window without days"):
-        agg.count(days=0)
-    with pytest.raises(DefinitionError, match="'n' is defined twice in view v"):
+        Feature("x", agg.count(days=0))
+    with pytest.raises(DefinitionError, match="'n' stands twice in view v"):
         view(Feature("n", agg.count()), Feature("n", agg.count(days=3)))
     with pytest.raises(DefinitionError, match="ttl below the grid"):
         View("v", [SHOPPER], VISITS, [], ttl_days=0)

@@ -100,7 +100,7 @@ def assert_same(view: View, events: pl.DataFrame, seen: pl.DataFrame, wanted: li
 def test_many_days_at_once_are_bit_by_bit_what_one_day_at_a_time_gives(rows, before, together):
     events = laid_out(rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(snapshots, "TOGETHER", together)  # a day at a time, a few, all
+        patch.setattr("lockstep.snapshot.TOGETHER", together)  # a day at a time, a few, all
         assert_same(VIEW, events, landed(events, before), list(days(FIRST, LAST)))
 
 
@@ -263,6 +263,6 @@ def test_planted_faults_are_seen(monkeypatch, fault):
 def test_an_offset_needs_a_window_and_is_not_negative():
     assert repr(agg.sum("cents", days=28, offset=28)) == "sum('cents', days=28, offset=28)"
     with pytest.raises(DefinitionError, match="an offset without a window"):
-        agg.count(offset=1)
+        Feature("x", agg.count(offset=1))
     with pytest.raises(DefinitionError, match="an offset below zero"):
-        agg.count(days=1, offset=-1)
+        Feature("x", agg.count(days=1, offset=-1))
