@@ -219,6 +219,15 @@ def test_frames_of_no_rows_and_histories_without_a_match_have_types(make: Make, 
         assert found.rows() == [(*row, None, None) for row in rows.rows()]
 
 
+def test_timestamps_of_several_zones_in_one_pandas_column_are_the_instants_that_they_are(
+    make: Make, tmp_path: Path
+) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    late = NOON.astimezone(ZoneInfo("Asia/Tokyo"))
+    rows = pd.DataFrame({"id": [1] * 4, "event_timestamp": [NOON, late, late - MICRO, NOON.replace(tzinfo=None)]})
+    assert ask(make(CUSTOMER, view()), rows).to_polars()["n"].to_list() == [7, 7, None, 7]
+
+
 @pytest.mark.parametrize("kind", ["lazy", "arrow table", "arrow batch", "arrow stream", "pandas"])
 def test_entity_rows_may_come_in_any_form_of_a_table(make: Make, tmp_path: Path, kind: str) -> None:
     write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
@@ -245,8 +254,12 @@ def test_what_is_no_table_is_refused_in_a_sentence(make: Make, tmp_path: Path) -
     mixed = pd.DataFrame({"id": [1, "1"], "event_timestamp": [NOON, NOON]})
     with pytest.raises(UserError, match=r"values of several types in entity_df id: found .* 'Int64' or 'string'"):
         ask(store, mixed)
-    with pytest.raises(UserError, match="column event_timestamp is no instant in entity_df: expected a Datetime"):
-        ask(store, pd.DataFrame({"id": [1], "event_timestamp": ["2017-06-01"]}))
+    twice = pd.DataFrame([[1, 1, NOON]], columns=["id", "id", "event_timestamp"])
+    with pytest.raises(UserError, match=r"entity_df has two columns of one name: found id"):
+        ask(store, twice)
+    for untyped in (["2017-06-01"], []):  # pandas guesses text or floats
+        with pytest.raises(UserError, match="column event_timestamp is no instant in entity_df: expected a Datetime"):
+            ask(store, pd.DataFrame({"id": [1] * len(untyped), "event_timestamp": untyped}))
     with pytest.raises(UserError, match=r"key id .* expected Int64, found Float64 in entity_df. .* 'Int64'"):
         ask(store, pd.DataFrame({"id": [1, None], "event_timestamp": [NOON, NOON]})).to_df()
 
