@@ -101,15 +101,15 @@ def _planned(catalogue: Catalogue, about: Mapping[str, Any], day: date) -> Onlin
 
 
 def _judge_empty(empty: Sequence[View], day: date, *, every: int) -> None:
-    """Say what everybody gets of views without rows on a day; raise where that is a refusal, or all are empty."""
+    """Say what stands in for views without rows on a day; raise where one refuses to do without, or all are empty."""
     refusing = [view.name for view in empty if view.missing == "refuse"]
     if refusing or len(empty) == every:
         where = f"view {', '.join(refusing)}, {day}" if refusing else f"artifacts/features, {day}"
         do = "Choose a later day, or land what its source reads: nobody could be answered."
         raise DataError("a snapshot without rows", where=where, do=do)
     for view in empty:
-        stand_in = "its defaults" if view.missing == "default" else "nulls"
-        print(f"warning: view {view.name} has no rows on {day}: everybody gets {stand_in}")
+        stand_in = "defaults" if view.missing == "default" else "nulls"
+        print(f"warning: view {view.name} has no rows on {day}: {stand_in} stand in for everybody")
 
 
 def _fill(project: Project, new: Online, *, empty: bool) -> None:

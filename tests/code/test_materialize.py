@@ -36,12 +36,12 @@ def planned(tmp_path):
     return plan
 
 
-def test_a_view_without_rows_is_named_with_its_day_and_with_what_everybody_gets_instead(planned, capsys):
+def test_a_view_without_rows_is_named_with_its_day_and_with_what_stands_in(planned, capsys):
     online = planned(full=("refuse", 2), bare=("null", 0), plain=("default", 0))
     assert {name: view.rows for name, view in online.views.items()} == {"full": 2, "bare": 0, "plain": 0}
     assert capsys.readouterr().out.splitlines() == [
-        "warning: view bare has no rows on 2017-02-01: everybody gets nulls",
-        "warning: view plain has no rows on 2017-02-01: everybody gets its defaults",
+        "warning: view bare has no rows on 2017-02-01: nulls stand in for everybody",
+        "warning: view plain has no rows on 2017-02-01: defaults stand in for everybody",
     ]
 
 
