@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import psutil
 
 from lockstep.errors import DataError, EnvironmentFault
 
@@ -69,6 +68,8 @@ def writing(path: Path) -> Iterator[Path]:
 def _sweep(folder: Path) -> None:
     """Remove what writers of this machine left in `folder` that are gone; of others nobody knows whether they live."""
     for left in folder.glob(f".*.{_HOST}.*.part"):
+        import psutil  # rarely needed
+
         writer = left.name.split(".")[-3]
         if writer.isdecimal() and not psutil.pid_exists(int(writer)):
             left.unlink(missing_ok=True)
