@@ -16,6 +16,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from lockstep import metrics
+from lockstep.clock import Zone
 from lockstep.errors import DataError, SettingsError, did_you_mean
 from lockstep.files import read_json, read_parquet, write_json, write_parquet
 from lockstep.project import project
@@ -131,13 +132,15 @@ def _purchases(rows: pl.DataFrame, names: BgNbd) -> Purchases:
     return Purchases(*(seen[name].to_numpy() for name in Purchases._fields))
 
 
-def score_baselines(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines, *, horizon_days: int) -> Scored:
+def score_baselines(
+    rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines, *, horizon_days: int, zone: Zone
+) -> Scored:
     """Fit the baselines on the train part of `rows` and score the test part.
 
     BG/NBD is fitted on the last train cut-off, where each customer stands once and has been watched longest. Rows
     without what a baseline reads get the share of label 1.
     """
-    _judge(rows, keys, settings)
+    _judge(rows, keys, settings, zone)
     rows = rows.sort("cutoff", *keys)
     train, test = (rows.filter(pl.col("part") == part) for part in ("train", "test"))
     share = int(train["label"].sum()) / train.height
@@ -169,12 +172,12 @@ def _logistic(train: pl.DataFrame, test: pl.DataFrame, column: str) -> Floats:
     return found
 
 
-def _judge(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines) -> None:
+def _judge(rows: pl.DataFrame, keys: tuple[str, ...], settings: Baselines, zone: Zone) -> None:
     where = "baselines in params.yaml"
     if taken := {*keys} & {*settings.names}:
         raise SettingsError(f"{min(taken)!r} is a key of the question", where=where, do="Call this baseline otherwise.")
-    moments = rows.group_by("cutoff").agg(pl.col("event_timestamp").n_unique())["event_timestamp"]
-    if settings.bg_nbd and (moments > 1).any():
+    asked = rows.select("cutoff", "event_timestamp").unique().iter_rows()
+    if settings.bg_nbd and any(at != zone.start(day) for day, at in asked):
         raise SettingsError(
             "BG/NBD beside a question that is asked at events", where=where,
             expected="a question that is asked on days, of each customer once", do="Remove bg_nbd there.",
@@ -217,7 +220,7 @@ def main() -> None:
     asked = here.root / "artifacts/dataset" / name
     about, rows = read_json(asked / "columns.json"), read_parquet(asked / "training.parquet")
     keys, settings = tuple(about["keys"]), here.settings.questions[name].baselines
-    scored = score_baselines(rows, keys, settings, horizon_days=about["horizon_days"])
+    scored = score_baselines(rows, keys, settings, horizon_days=about["horizon_days"], zone=here.settings.clock)
     found = write(scored, keys, here.settings.evaluate, here.root / "artifacts/baselines" / name)
     print(f"baselines of {name}: " + ", ".join(f"{name} AUC {about['auc']:.4f}" for name, about in found.items()))
 

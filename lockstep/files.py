@@ -10,6 +10,8 @@ import hashlib
 import io
 import json
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,18 +33,24 @@ __all__ = [
 ]
 
 
+_HOST = socket.gethostname()
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`; rename it into place when the block ends well, remove it otherwise.
+
+    What a process of this machine that was killed left beside files of the same folder is removed first.
 
     Raises
     ------
     EnvironmentFault
         The disk is full or the folder may not be written.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path.parent)
         yield beside
         beside.replace(path)
     except OSError as e:
@@ -55,6 +63,16 @@ def writing(path: Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what writers of this machine left in `folder` that are gone; of others nobody knows whether they live."""
+    for left in folder.glob(f".*.{_HOST}.*.part"):
+        import psutil  # rarely needed
+
+        writer = left.name.split(".")[-3]
+        if writer.isdecimal() and not psutil.pid_exists(int(writer)):
+            left.unlink(missing_ok=True)
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:

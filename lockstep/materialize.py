@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from lockstep.alone import alone
 from lockstep.catalogue import Catalogue
 from lockstep.clock import parse_day
 from lockstep.closure import closure_hash
+from lockstep.define import View
 from lockstep.errors import DataError, EnvironmentFault, GuaranteeError, UserError
 from lockstep.feast_objects import feature_store
 from lockstep.files import file_hash, read_json, read_parquet
@@ -37,6 +38,8 @@ def materialize(project: Project, until: date | None = None) -> Online:
     ------
     UserError
         No such snapshot, or an older one than is online: it would put older rows over newer ones.
+    DataError
+        No view has rows on that day, or one that refuses to do without has none.
     GuaranteeError
         The definitions are not those of the snapshots, or the store did not take a row.
     EnvironmentFault
@@ -91,11 +94,22 @@ def _planned(catalogue: Catalogue, about: Mapping[str, Any], day: date) -> Onlin
             folder=view.folder, md5=file_hash(path), rows=keys.height,
             first=keys.row(0, named=True) if keys.height else None,
         )  # fmt: skip
-    if not any(view.rows for view in views.values()):
-        raise DataError("a snapshot without rows", where=f"artifacts/features, {day}", do="Choose a later day.")
+    _judge_empty([view for view in catalogue.views if not views[view.name].rows], day, every=len(views))
     hashes = about["hashes"]
     instant = project.settings.clock.start(day)
     return Online(snapshot=day, instant=instant, features=hashes["features"], code=hashes["code"], views=views)
+
+
+def _judge_empty(empty: Sequence[View], day: date, *, every: int) -> None:
+    """Say what stands in for views without rows on a day; raise where one refuses to do without, or all are empty."""
+    refusing = [view.name for view in empty if view.missing == "refuse"]
+    if refusing or len(empty) == every:
+        where = f"view {', '.join(refusing)}, {day}" if refusing else f"artifacts/features, {day}"
+        do = "Choose a later day, or land what its source reads: nobody could be answered."
+        raise DataError("a snapshot without rows", where=where, do=do)
+    for view in empty:
+        stand_in = "defaults" if view.missing == "default" else "nulls"
+        print(f"warning: view {view.name} has no rows on {day}: {stand_in} stand in for everybody")
 
 
 def _fill(project: Project, new: Online, *, empty: bool) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 from feast import FileSource, OnDemandFeatureView
 from feast.data_format import DeltaFormat, ParquetFormat
+from feast.dqm.errors import ValidationFailed
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
@@ -94,13 +95,20 @@ class PolarsRetrievalJob(RetrievalJob):  # type: ignore[misc]  # Feast ships no 
         return frame.hstack(computed)
 
     def to_arrow(self, validation_reference: Any = None, timeout: int | None = None) -> pa.Table:
-        """Return the result as one Arrow chunk; on-demand features have their declared types, also when all null."""
-        table = super().to_arrow(validation_reference=validation_reference, timeout=timeout)
+        """Return the result as one Arrow chunk; on-demand features have their declared types, also when all null.
+
+        What is validated is what `to_df` returns: a reference was profiled on that, with its integers beside nulls.
+        """
+        table = super().to_arrow(timeout=timeout)
         for view in self._on_demand_feature_views:
             for field in view.features:
                 name = f"{view.projection.name_to_use()}__{field.name}" if self._full_feature_names else field.name
                 if name in table.column_names:
                     table = _declared(table, name, field.dtype, view.name)
+        if validation_reference:
+            report = validation_reference.profile.validate(pandas(table))
+            if not report.is_success:
+                raise ValidationFailed(report)
         return table.combine_chunks()
 
     def to_df(self, validation_reference: Any = None, timeout: int | None = None) -> pd.DataFrame:

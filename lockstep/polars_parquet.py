@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from lockstep.errors import DataError, EnvironmentFault, UserError, did_you_mean
+from lockstep.files import writing
 
 __all__ = ["S3_OPTIONS", "ParquetFiles"]
 
@@ -92,13 +92,16 @@ class ParquetFiles:
         return self.files[0] + self.label
 
     def scan(self) -> pl.LazyFrame:
-        """Return all rows; every file must have every column that is read, in one type."""
+        """Return all rows; every file must have every column that is read, in one type.
+
+        Instants may bear another zone in each file: they come in that of the first, and a naive one is UTC.
+        """
         return self._scan(list(self.files))
 
     def shared(self) -> list[str]:
         """Return the columns that all files have, in the same type, sorted by name."""
         schemas = [self._scan([file]).collect_schema() for file in self.files]
-        return [name for name in sorted(schemas[0]) if all(s.get(name) == schemas[0][name] for s in schemas)]
+        return [name for name in sorted(schemas[0]) if len({_zoneless(s.get(name)) for s in schemas}) == 1]
 
     def blame(self, error: BaseException, needed: Sequence[str]) -> NoReturn:
         """Raise DataError with the file and the column at fault, which Polars does not name."""
@@ -114,7 +117,7 @@ class ParquetFiles:
             for name in needed:
                 if name not in schema:
                     raise DataError(f"no column {name}", where=where, do=did_you_mean(name, schema)) from error
-                if types.setdefault(name, schema[name]) != schema[name]:
+                if _zoneless(types.setdefault(name, schema[name])) != _zoneless(schema[name]):
                     what, expected = f"column {name} changes its type", f"{types[name]} as in {self.files[0]}"
                     raise DataError(what, where=where, expected=expected, found=schema[name]) from error
         raise error
@@ -160,6 +163,7 @@ class ParquetFiles:
 
     def _scan(self, files: list[str]) -> pl.LazyFrame:
         options: dict[str, Any] = {"glob": False, "hive_partitioning": False, "extra_columns": "ignore"}
+        options["cast_options"] = pl.ScanCastOptions(datetime_cast="convert-timezone")
         if self._prefix:
             options["storage_options"] = {"aws_allow_http": "true", **self.options}
         if not self.partitions:
@@ -211,14 +215,8 @@ class ParquetFiles:
                 with self._filesystem.open_output_stream(self._bare(path)) as stream:
                     stream.write(data)
                 return
-            place = Path(path)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            beside = place.with_name(f".{place.name}.{os.getpid()}.part")
-            try:
+            with writing(Path(path)) as beside:
                 beside.write_bytes(data)
-                beside.replace(place)
-            finally:
-                beside.unlink(missing_ok=True)
         except OSError as error:
             do = "Mend that and do it again: nothing is half-written."
             raise EnvironmentFault("cannot write", where=path, found=_line(error), do=do) from error
@@ -247,6 +245,11 @@ def _partition_type(values: Sequence[str]) -> pl.DataType:
     if known and all(re.fullmatch(r"0|-?[1-9]\d{0,17}", value) for value in known):
         return pl.Int64()
     return pl.Date() if known and all(re.fullmatch(r"\d{4}-\d\d-\d\d", value) for value in known) else pl.String()
+
+
+def _zoneless(dtype: pl.DataType | None) -> pl.DataType | None:
+    """Return a type without its zone, which changes no instant."""
+    return pl.Datetime(dtype.time_unit) if isinstance(dtype, pl.Datetime) else dtype
 
 
 def _parts(table: pa.Table, names: list[str]) -> Iterable[tuple[str, pa.Table]]:

@@ -43,6 +43,8 @@ def frame(entity_df: Any) -> pl.DataFrame:
     if isinstance(entity_df, pl.LazyFrame):
         return entity_df.collect()
     if isinstance(entity_df, pd.DataFrame):
+        if taken := [str(name) for name in entity_df.columns[entity_df.columns.duplicated()]]:
+            raise UserError("entity_df has two columns of one name", found=", ".join(taken), do="Rename one of them.")
         try:
             return pl.from_pandas(entity_df)
         except (pa.ArrowException, pl.exceptions.PolarsError, TypeError) as error:

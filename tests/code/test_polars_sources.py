@@ -22,7 +22,7 @@ from feast.data_source import PushMode
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
-from feast.types import Int64, String
+from feast.types import Int64, String, UnixTimestamp
 
 from lockstep.errors import DataError, DefinitionError, EnvironmentFault, UserError
 from lockstep.polars_parquet import ParquetFiles
@@ -86,6 +86,41 @@ def test_a_date_told_by_folders_is_a_date(tmp_path: Path) -> None:
     files = ParquetFiles(str(tmp_path))
     assert files.partitions == {"_day": pl.Date, "shop": pl.String}
     assert files.scan().collect()["_day"].to_list() == [date(2017, 6, 1), date(2017, 6, 2)]
+
+
+NEW_YORK, TOKYO = "America/New_York", "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("zones", [(NEW_YORK, "UTC", None), ("UTC", None, TOKYO), (None, NEW_YORK, "UTC")])
+@pytest.mark.parametrize("path", ["rows/{}.parquet", "rows/day={}/part.parquet"])
+def test_files_of_one_folder_may_label_their_instants_with_other_zones(
+    make: Make, tmp_path: Path, zones: tuple[str | None, ...], path: str
+) -> None:
+    times = [NOON, NOON + HOUR, NOON + 2 * HOUR]
+    for n, (zone, at) in enumerate(zip(zones, times, strict=True)):
+        rows = versions((1, at, at, n, 0.5), (2, NOON, NOON, 7, 0.5)).with_columns(seen=pl.lit(at - MICRO))
+        instants = pl.col("at", "made", "seen").dt.convert_time_zone(zone or "UTC")
+        write(tmp_path / path.format(n), rows.with_columns(instants if zone else instants.dt.replace_time_zone(None)))
+    schema = [*SCHEMA, Field(name="seen", dtype=UnixTimestamp)]
+    store = make(CUSTOMER, view(source=source("rows"), schema=schema, ttl=HOUR - MICRO))
+    rows = asking(*[(1, at + ago) for at in times for ago in (timedelta(0), HOUR - 2 * MICRO)])
+    found = ask(store, rows, "stats:n", "stats:seen").to_polars()
+    assert found["n"].to_list() == [0, 0, 1, 1, 2, 2]
+    assert found["seen"].dt.epoch("us").to_list() == [int((at - MICRO).timestamp() * 1e6) for at in times for _ in "12"]
+    store.materialize(NOON, NOON + HOUR)
+    assert store.get_online_features(["stats:n"], [{"id": 1}]).to_dict()["n"] == [1]
+
+
+def test_versions_that_differ_in_an_instant_alone_are_decided_by_it_also_across_zones(
+    make: Make, tmp_path: Path
+) -> None:
+    for earlier in (1, 2):  # which of the files holds the earlier
+        for file, zone in ((1, NEW_YORK), (2, "UTC")):
+            seen = pl.lit(NOON if file == earlier else NOON + HOUR).dt.convert_time_zone(zone)
+            write(tmp_path / f"rows/{file}.parquet", versions((1, NOON, NOON, 7, 0.5)).with_columns(seen=seen))
+        schema = [*SCHEMA, Field(name="seen", dtype=UnixTimestamp)]
+        store = make(CUSTOMER, view(source=source("rows"), schema=schema))
+        assert ask(store, asking((1, NOON)), "stats:seen").to_polars()["seen"].to_list() == [NOON + HOUR]
 
 
 def test_a_file_outside_the_partitions_is_named(make: Make, tmp_path: Path) -> None:
@@ -357,7 +392,7 @@ def test_when_the_disk_is_full_the_file_is_what_it_was(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(EnvironmentFault, match=r"cannot write in .*rows\.parquet: found .*No space left"):
+    with pytest.raises(EnvironmentFault, match=r"cannot write: no space left on device in .*rows\.parquet"):
         store.write_to_offline_store("stats", TWO.to_pandas())
     assert (tmp_path / "rows.parquet").read_bytes() == before
     assert not list(tmp_path.glob(".*.part"))

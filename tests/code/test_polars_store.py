@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +18,8 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from feast import Entity, FeatureService, FeatureStore, Field, RequestSource, ValueType
+from feast.dqm.errors import ValidationFailed
+from feast.dqm.profilers.profiler import Profile, Profiler
 from feast.errors import (
     FeastEntityDFMissingColumnsError,
     FeatureViewNotFoundException,
@@ -216,6 +219,15 @@ def test_frames_of_no_rows_and_histories_without_a_match_have_types(make: Make, 
         assert found.rows() == [(*row, None, None) for row in rows.rows()]
 
 
+def test_timestamps_of_several_zones_in_one_pandas_column_are_the_instants_that_they_are(
+    make: Make, tmp_path: Path
+) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    late = NOON.astimezone(ZoneInfo("Asia/Tokyo"))
+    rows = pd.DataFrame({"id": [1] * 4, "event_timestamp": [NOON, late, late - MICRO, NOON.replace(tzinfo=None)]})
+    assert ask(make(CUSTOMER, view()), rows).to_polars()["n"].to_list() == [7, 7, None, 7]
+
+
 @pytest.mark.parametrize("kind", ["lazy", "arrow table", "arrow batch", "arrow stream", "pandas"])
 def test_entity_rows_may_come_in_any_form_of_a_table(make: Make, tmp_path: Path, kind: str) -> None:
     write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
@@ -242,8 +254,12 @@ def test_what_is_no_table_is_refused_in_a_sentence(make: Make, tmp_path: Path) -
     mixed = pd.DataFrame({"id": [1, "1"], "event_timestamp": [NOON, NOON]})
     with pytest.raises(UserError, match=r"values of several types in entity_df id: found .* 'Int64' or 'string'"):
         ask(store, mixed)
-    with pytest.raises(UserError, match="column event_timestamp is no instant in entity_df: expected a Datetime"):
-        ask(store, pd.DataFrame({"id": [1], "event_timestamp": ["2017-06-01"]}))
+    twice = pd.DataFrame([[1, 1, NOON]], columns=["id", "id", "event_timestamp"])
+    with pytest.raises(UserError, match=r"entity_df has two columns of one name: found id"):
+        ask(store, twice)
+    for untyped in (["2017-06-01"], []):  # pandas guesses text or floats
+        with pytest.raises(UserError, match="column event_timestamp is no instant in entity_df: expected a Datetime"):
+            ask(store, pd.DataFrame({"id": [1] * len(untyped), "event_timestamp": untyped}))
     with pytest.raises(UserError, match=r"key id .* expected Int64, found Float64 in entity_df. .* 'Int64'"):
         ask(store, pd.DataFrame({"id": [1, None], "event_timestamp": [NOON, NOON]})).to_df()
 
@@ -347,6 +363,9 @@ def test_without_rows_to_ask_for_everyone_seen_in_the_span_is_answered_at_its_en
     store = make(CUSTOMER, view())
     job = store.get_historical_features(features=["stats:n"], start_date=NOON, end_date=NOON + day - MICRO)
     assert job.to_polars().rows() == [(1, NOON + day - MICRO, 1), (2, NOON + day - MICRO, 2)]
+    other = view("other", entities=[], schema=[Field(name="x", dtype=Float64)])
+    with pytest.raises(UserError, match=r"views of different entities cannot be asked without an entity_df"):
+        make(CUSTOMER, view(), other).get_historical_features(features=["stats:n", "other:x"], end_date=NOON)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -416,6 +435,17 @@ def test_a_file_whose_column_has_another_type_is_named(folder: tuple[FeatureStor
     write(rows / "2.parquet", pl.read_parquet(rows / "2.parquet").with_columns(pl.col("n").cast(pl.String)))
     with pytest.raises(DataError, match=r"column n changes its type in .*2\.parquet.*expected Int64 .*found String"):
         ask(store, asking((1, NOON + timedelta(days=9)))).to_polars()
+
+
+def test_a_view_whose_file_holds_no_row_answers_null_and_puts_nobody_online(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions())
+    store = make(CUSTOMER, view(ttl=timedelta(days=1)))
+    assert ask(store, asking((1, NOON), (None, None))).to_polars().rows() == [(1, NOON, None), (None, None, None)]
+    store.materialize(NOON - timedelta(days=1), NOON)
+    assert store.get_online_features(["stats:n"], [{"id": 1}]).to_dict()["n"] == [None]
+    everyone = store.get_historical_features(features=["stats:n"], start_date=NOON, end_date=NOON).to_polars()
+    assert everyone.schema == {"id": pl.Int64, "event_timestamp": INSTANT, "n": pl.Int64}
+    assert everyone.is_empty()
 
 
 def test_a_source_without_files_is_an_error(folder: tuple[FeatureStore, Path]) -> None:
@@ -554,6 +584,37 @@ def test_a_saved_dataset_comes_back_as_it_was_saved(make: Make, tmp_path: Path) 
     assert store.get_saved_dataset("set").to_df()["ratio"].fillna(-1).tolist() == [-1, 0.125]
 
 
+class Types(Profile):
+    """Expects of a frame the column types of the one that was profiled."""
+
+    def __init__(self, dataset: pd.DataFrame) -> None:
+        self.expected = dataset[["n", "twice"]].dtypes
+
+    def validate(self, dataset: pd.DataFrame) -> Any:
+        return SimpleNamespace(is_success=dataset[["n", "twice"]].dtypes.equals(self.expected))
+
+
+class TypesProfiler(Profiler):
+    def analyze_dataset(self, dataset: pd.DataFrame) -> Profile:
+        return Types(dataset)
+
+
+@pytest.mark.filterwarnings("ignore:(Saving dataset|Dataset validation) is an experimental feature:RuntimeWarning")
+def test_what_is_validated_is_what_the_reference_was_made_of(make: Make, tmp_path: Path) -> None:
+    write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
+    store = make(CUSTOMER, stats := view(), on_demand(stats))
+    rows, features = asking((2, NOON), (1, NOON)).with_columns(hour=2), ("stats:n", "derived:twice")
+    saved = store.create_saved_dataset(ask(store, rows, *features), "set", SavedDatasetFileStorage("saved.parquet"))
+    reference = saved.as_reference("types", TypesProfiler())
+    assert reference.profile.expected.to_dict() == dict.fromkeys(("n", "twice"), pd.Int64Dtype())  # beside nulls
+    same, other = ask(store, rows, *features), ask(store, rows[1:], *features)
+    for name in ("to_df", "to_arrow", "to_feast_df"):
+        getattr(same, name)(validation_reference=reference)
+        with pytest.raises(ValidationFailed) as failed:
+            getattr(other, name)(validation_reference=reference)
+        assert not failed.value.report.is_success
+
+
 def test_a_result_is_the_only_file_of_its_folder(make: Make, tmp_path: Path) -> None:
     write(tmp_path / "rows.parquet", versions((1, NOON, NOON, 7, 0.5)))
     store, folder = make(CUSTOMER, view()), SavedDatasetFileStorage("saved")
@@ -590,15 +651,16 @@ def run(folder: Path, *words: str) -> str:
 
 def test_the_store_knows_nothing_of_the_project_around_it(tmp_path: Path) -> None:
     code = "import sys, {}; print(*sorted(m for m in sys.modules if m.split('.')[0] in ('lockstep', 'feast')))"
+    alone = ["lockstep.errors", "lockstep.files"]  # neither knows of a project
     tables = ["lockstep.polars_delta", "lockstep.polars_history", "lockstep.polars_join", "lockstep.polars_parquet"]
     assert run(tmp_path, "-c", code.format("lockstep.polars_history")).split() == [
         "lockstep",
-        "lockstep.errors",
+        *alone,
         *tables,
     ]
     loaded = run(tmp_path, "-c", code.format("lockstep.polars_store")).split()
     of_feast = ["lockstep.polars_job", "lockstep.polars_store", "lockstep.polars_types"]
-    assert {m for m in loaded if m.startswith("lockstep.")} == {"lockstep.errors", *tables, *of_feast}
+    assert {m for m in loaded if m.startswith("lockstep.")} == {*alone, *tables, *of_feast}
 
 
 DEFINITIONS = """

@@ -19,6 +19,7 @@ from lockstep import baselines as baselines_stage
 from lockstep import evaluate as evaluate_stage
 from lockstep import train as train_stage
 from lockstep.baselines import Purchases, Shape, fit_bg_nbd, log_likelihood, no_purchase, score_baselines
+from lockstep.clock import Zone
 from lockstep.errors import DataError, SettingsError
 from lockstep.evaluate import bins, card, curves, evaluate, params_hash, write
 from lockstep.files import read_json, write_json, write_parquet
@@ -50,6 +51,7 @@ TRAIN = Train(seed=0, validation_cutoffs=2)
 EVALUATE, SLICES = Evaluate(seed=0, resamples=20), {"visits": [3, 10]}
 BASELINES = Baselines(logistic={"recency": "pause"}, bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
 HORIZON = 14
+ZONE = Zone("America/New_York")
 
 
 def rows(members=80):
@@ -60,7 +62,7 @@ def rows(members=80):
     cutoff = [day for day in CUTOFFS for _ in range(members)]
     visits, pause = 1 + rng.poisson(6, n), rng.exponential(10, n)
     label = (rng.random(n) < 1 / (1 + np.exp(2 + 0.4 * (visits - 6) - 0.08 * pause))).astype(np.int64)
-    now = pl.Series([datetime(d.year, d.month, d.day, tzinfo=UTC) for d in cutoff], dtype=pl.Datetime("us", "UTC"))
+    now = pl.Series([ZONE.start(d) for d in cutoff], dtype=pl.Datetime("us", "UTC"))
     frame = pl.DataFrame({"member": member, "cutoff": cutoff, "event_timestamp": now, "label": label})
     return frame.with_columns(
         pl.col("label").cast(pl.Int8),
@@ -99,7 +101,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def scores():
-    return score_baselines(ROWS, ("member",), BASELINES, horizon_days=HORIZON)
+    return score_baselines(ROWS, ("member",), BASELINES, horizon_days=HORIZON, zone=ZONE)
 
 
 @pytest.fixture(scope="module")
@@ -310,7 +312,7 @@ def test_baselines_know_neither_the_test_labels_nor_the_order_of_rows(scores):
     other = ROWS.with_columns(
         label=pl.when(pl.col("part") == "test").then(1 - pl.col("label")).otherwise("label").cast(pl.Int8)
     ).sample(fraction=1, shuffle=True, seed=0)
-    found = score_baselines(other, ("member",), BASELINES, horizon_days=HORIZON)
+    found = score_baselines(other, ("member",), BASELINES, horizon_days=HORIZON, zone=ZONE)
     assert found.fitted == scores.fitted
     assert found.scores.drop("label").equals(scores.scores.drop("label"))
 
@@ -318,7 +320,7 @@ def test_baselines_know_neither_the_test_labels_nor_the_order_of_rows(scores):
 def test_bg_nbd_is_fitted_on_the_last_train_cutoff_and_reads_no_test_row(scores):
     assert scores.fitted["bg_nbd"]["fitted_on"] == str(CUTOFFS[7])
     other = ROWS.with_columns(visits=pl.when(pl.col("part") == "test").then(99).otherwise("visits"))
-    assert score_baselines(other, ("member",), BASELINES, horizon_days=HORIZON).fitted == scores.fitted
+    assert score_baselines(other, ("member",), BASELINES, horizon_days=HORIZON, zone=ZONE).fitted == scores.fitted
 
 
 def test_bg_nbd_counts_repeat_purchases_and_days_since_the_first():
@@ -337,7 +339,7 @@ def test_bg_nbd_counts_repeat_purchases_and_days_since_the_first():
 def test_a_baseline_on_a_column_that_is_not_there_is_named():
     settings = BASELINES.model_copy(update={"logistic": {"recency": "paus"}})
     with pytest.raises(DataError, match=r"no column 'paus'.*Did you mean 'pause'"):
-        score_baselines(ROWS, ("member",), settings, horizon_days=HORIZON)
+        score_baselines(ROWS, ("member",), settings, horizon_days=HORIZON, zone=ZONE)
 
 
 @pytest.mark.parametrize(
@@ -350,12 +352,17 @@ def test_a_baseline_on_a_column_that_is_not_there_is_named():
             {"event_timestamp": pl.col("event_timestamp") + pl.duration(hours="visits")},
             "BG/NBD beside a question that is asked at events",
         ),
+        (
+            {},
+            {"event_timestamp": pl.col("event_timestamp") + pl.duration(hours=9)},  # one instant on each cut-off
+            "BG/NBD beside a question that is asked at events",
+        ),
     ],
 )
 def test_baselines_that_mean_nothing_are_refused(logistic, change, said):
     settings = BASELINES.model_copy(update={"logistic": logistic})
     with pytest.raises(SettingsError, match=said):
-        score_baselines(ROWS.with_columns(**change), ("member",), settings, horizon_days=HORIZON)
+        score_baselines(ROWS.with_columns(**change), ("member",), settings, horizon_days=HORIZON, zone=ZONE)
 
 
 # --- evaluate
@@ -529,11 +536,12 @@ PROGRAM = """
 import sys, polars as pl
 from pathlib import Path
 from lockstep import baselines
+from lockstep.clock import Zone
 from lockstep.files import write_parquet
 from lockstep.settings import Baselines, BgNbd
 names = Baselines(logistic={"recency": "pause"}, bg_nbd=BgNbd(frequency="visits", first="first_at", last="last_at"))
 rows = pl.read_parquet(sys.argv[1])
-scored = baselines.score_baselines(rows, ("member",), names, horizon_days=14)
+scored = baselines.score_baselines(rows, ("member",), names, horizon_days=14, zone=Zone("America/New_York"))
 write_parquet(scored.scores, Path(sys.argv[2]))
 """
 
