@@ -83,17 +83,16 @@ def _computed(
     view: View, events: Events, missing: list[date], kept: Mapping[date, Kept]
 ) -> Iterator[tuple[date, pl.DataFrame]]:
     """Yield each missing day with its snapshot: one alone by the definition, which costs less than a timeline."""
-    if not missing:
-        return
     if isinstance(view, FittedView):
         yield from _refitted(view, events, missing, kept)
         return
-    many = len(missing) > 1 and events.short
-    if many and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
-        yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
-        return
-    for day in missing:
-        yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
+    for end, run in groupby(missing, events.until):
+        days = list(run)
+        if len(days) > 1 and fits(view.aggregations(), (known := events.known(end)).schema):
+            yield from snapshots(view, known, events.seen(view.keys, end), days, events.zone)
+            continue
+        for day in days:
+            yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
 
 
 def _refitted(
