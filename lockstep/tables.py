@@ -76,7 +76,7 @@ class Table:
         """
         found = self.untimely(self.rows, first)
         event = () if self.is_dimension or not set(key) <= set(self.rows.columns) else tuple(key)
-        for same in {self.contract.key, event} - {()}:
+        for same in {self.contract.key, event} - {()} if len(self.days()) > 1 else ():
             again = pl.col(LANDED) > pl.col(LANDED).min().over(same)
             found.update(self.rows.lazy().filter(again).select(pl.col(LANDED).unique()).collect().to_series())
         return found
