@@ -339,8 +339,12 @@ class Events:
 
     def _without_gaps(self, rows: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
         """Return the events of some rows of tables with event times, in order, with EVENT_DAY."""
-        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
-        return _ordered(self.source, self.source.derive(**still, **rows), self.zone)
+        return _ordered(self.source, self.source.derive(**self._still, **rows), self.zone)
+
+    @cached_property
+    def _still(self) -> dict[str, pl.LazyFrame]:
+        """What is known of tables without event times, which is the same on all days wherever this is asked for."""
+        return {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
 
     def _keys(self, hashes: Hashes, landed: list[date]) -> dict[date, str]:
         """Return the key of each day: the code, all rows of dimensions, and the rows that landed on it."""
