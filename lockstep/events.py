@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from itertools import accumulate, groupby
 from pathlib import Path
@@ -20,11 +20,10 @@ from lockstep.day_cache import DayCache, Hashes, Kept, day_keys
 from lockstep.define import Source
 from lockstep.errors import DefinitionError, did_you_mean
 from lockstep.stage import progress
-from lockstep.tables import Table, read_tables
+from lockstep.tables import LANDED, Table, read_tables
 
 __all__ = ["Events", "Table", "event_schema", "read_tables"]
 
-LANDED = "_landing_day"
 BATCH = 2**21
 """Bytes of partitions from which events are derived at once: whole days, one at least."""
 PAST = 2**26
@@ -77,9 +76,10 @@ def _first_seen(rows: list[pl.LazyFrame], keys: Sequence[str]) -> pl.DataFrame:
 class Events:
     """The events of a source, as known on any day.
 
-    Where every table is settled (nothing late, corrected or deleted), events are derived once and cut if the source is
-    causal, and day by day if those of a day follow from its rows; else from the known rows of each day. All ways give
-    the same events: the first use of a short way proves it on one day, and raises DefinitionError where it does not.
+    Where every table is settled (nothing late, corrected or deleted), events are derived day by day if those of a day
+    follow from its rows. Else, if the source is causal, once for all days between two landings of unsettled rows, and
+    cut; else from the known rows of each day. All ways give the same events: the first use of a short way proves it on
+    one day, and raises DefinitionError where it does not.
 
     Parameters
     ----------
@@ -101,26 +101,57 @@ class Events:
         self.source, self.tables, self.first, self.last = source, {t: tables[t] for t in source.tables}, first, last
         self.zone = next(iter(self.tables.values())).zone
         self._cache, self._code = cache, code
-        self._seen: dict[tuple[str, ...], pl.DataFrame] = {}
-        self._landed: tuple[date, ...] = ()
+        self._first_landed: dict[tuple[str, ...], pl.DataFrame] = {}
+        self._seen: dict[tuple[str, ...], tuple[date, pl.DataFrame]] = {}
+        self._derived: tuple[list[date], pl.DataFrame] | None = None
 
     @cached_property
     def short(self) -> bool:
         """Tell whether the events of all days are derived at once and cut."""
+        return self._by_day is not None or (self._claim is not None and not self._unsettled)
+
+    def until(self, day: date) -> date:
+        """Return the last day whose events, cut at `day`, are those known on it; `day` itself where none may be cut.
+
+        From one landing of an unsettled row to the next, what is known of the days before does not change: later days
+        know more days, and no other truth. So all days between are cut from what is known on the last.
+        """
+        if self._claim is None or not self.first <= day < self.last:
+            return day
         if self._by_day is not None:
-            return True
-        settled = all(t.is_settled(self.first, self.source.key) for t in self.tables.values())
-        if not settled or not (self.source.causal or self.source.within_day):
-            return False
-        middle = self.first + (self.last - self.first) // 2
-        self._prove("causal", middle, self._all.filter(pl.col(EVENT_DAY) < middle), self.derived(middle))
+            return self.last
+        end = next((landed for landed in self._unsettled if landed >= day), self.last)
+        if end != day:
+            _ = self._proven
+        return end
+
+    @property
+    def _claim(self) -> str | None:
+        return "causal" if self.source.causal else "within_day" if self.source.within_day else None
+
+    @cached_property
+    def _unsettled(self) -> list[date]:
+        """The days on which an unsettled row landed, in order."""
+        days = {d for t in self.tables.values() for d in t.unsettled(self.first, self.source.key)}
+        return sorted(d for d in days if d < self.last)
+
+    @cached_property
+    def _proven(self) -> bool:
+        """Prove in the middle of the longest run of days cut from one derivation that they may be."""
+        ends = [*(d for d in self._unsettled if d >= self.first), self.last]
+        starts = [self.first, *(d + timedelta(days=1) for d in ends)]
+        start, end = max(zip(starts, ends, strict=False), key=lambda run: run[1] - run[0])
+        middle = start + (end - start) // 2
+        cut = self.derived(end).filter(pl.col(EVENT_DAY) < middle)
+        self._prove(str(self._claim), middle, cut, self.derived(middle))
         return True
 
     def known(self, day: date) -> pl.DataFrame:
         """Return the events known on `day` with EVENT_DAY, in order of time and key."""
-        if self.short and day <= self.last:
-            return self._all if day == self.last else self._all.filter(pl.col(EVENT_DAY) < day)
-        return self.derived(day)
+        end = self.until(day)
+        whole = self._by_day if end == self.last else None
+        events = self.derived(end) if whole is None else whole
+        return events if day == end else events.filter(pl.col(EVENT_DAY) < day)
 
     def derived(self, day: date) -> pl.DataFrame:
         """Return the events of the known rows of `day`, by the definition itself.
@@ -132,11 +163,11 @@ class Events:
         """
         # Where no table has an event time, the rows known are those landed: days between landings know the same.
         still = all(t.is_dimension for t in self.tables.values())
-        landed = tuple(d for t in self.tables.values() for d in t.days() if d < day) if still else ()
-        if not landed or landed != self._landed:
+        knows = [d for t in self.tables.values() for d in t.days() if d < day] if still else [day]
+        if self._derived is None or self._derived[0] != knows:
             events = self.source({name: t.known(day).lazy() for name, t in self.tables.items()})
-            self._landed, self._derived = landed, self._told_apart(_ordered(self.source, events, self.zone).collect())
-        return self._derived
+            self._derived = knows, self._told_apart(_ordered(self.source, events, self.zone).collect())
+        return self._derived[1]
 
     def _told_apart(self, events: pl.DataFrame) -> pl.DataFrame:
         """Return the events, which are in order, after judging that their time and key tell them apart."""
@@ -151,39 +182,46 @@ class Events:
             )  # fmt: skip
         return events
 
-    @cached_property
-    def _all(self) -> pl.DataFrame:
-        return self.derived(self.last) if self._by_day is None else self._by_day
-
     def entities(self, keys: Sequence[str], day: date) -> pl.DataFrame:
         """Return every entity ever seen in the source on `day`, deleted ones included: the `keys`, sorted.
 
         They are those of the raw tables that carry all keys, or where none does those of the events of all versions
         of the rows that landed before; and always those of the known events, which a source may name otherwise.
         """
-        if self.short and day <= self.last:
-            return self.seen(keys).filter(pl.col("_seen") < day).select(keys)
-        known = self.known(day)
-        if self._having(keys):
-            ever = self.seen(keys).filter(pl.col("_seen") < day).lazy()
-        else:
-            ever = self.source({name: t.scan().filter(pl.col(LANDED) < day) for name, t in self.tables.items()})
-        both = pl.concat([ever.select(keys), known.lazy().select(keys)])
+        end = self.until(day)
+        if end != day or self._by_day is not None:
+            return self.seen(keys, end).filter(pl.col("_seen") < day).select(keys)
+        having = self._having(keys)
+        landed = self._landed(keys, having).filter(pl.col("_seen") < day) if having else self._of_all_versions(day)
+        both = pl.concat([landed.lazy().select(keys), self.known(day).lazy().select(keys)])
         return both.drop_nulls().unique().sort(keys).collect()
 
-    def seen(self, keys: Sequence[str]) -> pl.DataFrame:
-        """Return each entity with the first day it landed: the `keys`, sorted, and ``_seen`` (Date).
+    def seen(self, keys: Sequence[str], end: date) -> pl.DataFrame:
+        """Return each entity with the first day it was seen: the `keys`, sorted, and ``_seen`` (Date).
 
-        Where the source is `short`, entities of events count from the day of the first; else those of raw tables alone.
+        It is right for all days that are cut from the events known on `end` (see `until`). Entities of raw rows count
+        from the landing, those of events from the event's day.
         """
-        if tuple(keys) not in self._seen:
-            having = self._having(keys)
-            parts = [self._first_landed(keys, having).lazy()] if having else []
-            parts += [self._all.lazy().rename({EVENT_DAY: "_seen"})] if self.short else []
-            self._seen[tuple(keys)] = _first_seen(parts, keys)
-        return self._seen[tuple(keys)]
+        if (found := self._seen.get(tuple(keys))) and found[0] == end:
+            return found[1]
+        having = self._having(keys)
+        parts = [self._landed(keys, having)] if having else [] if self.short else [self._of_all_versions(end)]
+        every = [p.lazy().rename({EVENT_DAY: "_seen"}, strict=False) for p in (*parts, self.known(end))]
+        self._seen[tuple(keys)] = end, _first_seen(every, keys)
+        return self._seen[tuple(keys)][1]
 
-    def _first_landed(self, keys: Sequence[str], having: Mapping[str, Table]) -> pl.DataFrame:
+    def _of_all_versions(self, day: date) -> pl.DataFrame:
+        """Return the events of all rows that landed before `day`, also of those that were corrected or deleted."""
+        rows = {name: t.scan().filter(pl.col(LANDED) < day) for name, t in self.tables.items()}
+        return _ordered(self.source, self.source(rows), self.zone).collect()
+
+    def _landed(self, keys: Sequence[str], having: Mapping[str, Table]) -> pl.DataFrame:
+        """Return each entity of raw rows with the first day it landed."""
+        if tuple(keys) not in self._first_landed:
+            self._first_landed[tuple(keys)] = self._find_landed(keys, having)
+        return self._first_landed[tuple(keys)]
+
+    def _find_landed(self, keys: Sequence[str], having: Mapping[str, Table]) -> pl.DataFrame:
         if self._cache is None:
             return _first_seen([t.scan().rename({LANDED: "_seen"}) for t in having.values()], keys)
         cache = DayCache(self._cache.folder / f"seen.{'.'.join(keys)}", self._cache.hashes)
@@ -219,7 +257,7 @@ class Events:
             return None
         carried = self._having(self.source.key).values()
         whole = bool(moving) and all(t in carried and set(self.source.key) <= set(t.contract.key) for t in moving)
-        still = all(t.is_settled(self.first, self.source.key) for t in self.tables.values() if t.is_dimension)
+        still = not any(t.unsettled(self.first, self.source.key) for t in self.tables.values() if t.is_dimension)
         if not (whole and still):
             return None
         with tempfile.TemporaryDirectory() as folder:
@@ -279,7 +317,7 @@ class Events:
         every = self._without_gaps(rows).filter(pl.col(EVENT_DAY) == one).collect()
         if together[one].equals(every) and alone[one].equals(every):
             return True
-        if not all(t.is_settled(self.first, self.source.key) for t in moving.values()):
+        if any(t.unsettled(self.first, self.source.key) for t in moving.values()):
             return False
         for short in (together[one], alone[one]):
             self._prove("within_day", one, short, every)
@@ -288,7 +326,7 @@ class Events:
     def _derive_days(self, some: list[date]) -> dict[date, pl.DataFrame] | None:
         """Return the events of each of some days, without gaps, from the rows that landed on them; None as above."""
         rows = {n: t.landed(some) for n, t in self.tables.items() if not t.is_dimension}
-        if not all(self.tables[n].is_on_time(r, self.first) for n, r in rows.items()):
+        if any(self.tables[n].untimely(r, self.first) for n, r in rows.items()):
             return None
         events = self._without_gaps({n: r.lazy() for n, r in rows.items()}).collect()
         parts = {day: part for (day,), part in events.partition_by(EVENT_DAY, as_dict=True).items()}
@@ -301,8 +339,12 @@ class Events:
 
     def _without_gaps(self, rows: Mapping[str, pl.LazyFrame]) -> pl.LazyFrame:
         """Return the events of some rows of tables with event times, in order, with EVENT_DAY."""
-        still = {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
-        return _ordered(self.source, self.source.derive(**still, **rows), self.zone)
+        return _ordered(self.source, self.source.derive(**self._still, **rows), self.zone)
+
+    @cached_property
+    def _still(self) -> dict[str, pl.LazyFrame]:
+        """What is known of tables without event times, which is the same on all days wherever this is asked for."""
+        return {n: t.known(self.last).lazy() for n, t in self.tables.items() if t.is_dimension}
 
     def _keys(self, hashes: Hashes, landed: list[date]) -> dict[date, str]:
         """Return the key of each day: the code, all rows of dimensions, and the rows that landed on it."""

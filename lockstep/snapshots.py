@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from itertools import groupby
@@ -33,7 +33,7 @@ from lockstep.snapshot import feature_schema, judge, shaped, snapshot, snapshots
 from lockstep.stage import progress, stage
 from lockstep.timeline import fits
 
-__all__ = ["Built", "build", "build_all"]
+__all__ = ["Built", "Wanted", "build", "build_all", "build_together"]
 
 
 class Built(NamedTuple):
@@ -49,25 +49,48 @@ class Built(NamedTuple):
         return sum(k.rows for k in self.kept.values())
 
 
+class Wanted(NamedTuple):
+    """What is to be built of a view: the key of each day, where to write the snapshots, and what was kept."""
+
+    view: View
+    keys: Mapping[date, str]
+    out: Path
+    cache: DayCache
+
+
 def build(view: View, events: Events, keys: Mapping[date, str], out: Path, cache: DayCache) -> Built:
     """Write a view's snapshots of the days in `keys` to ``out/<day>.parquet``, computing what the cache lacks."""
-    out.mkdir(parents=True, exist_ok=True)
-    kept = {day: found for day, key in keys.items() if (found := cache.find(day, key))}
-    missing = [day for day in keys if day not in kept]
-    _judge_kept(view, kept, cache.folder / "judged")
+    return build_together([Wanted(view, keys, out, cache)], events)[0]
 
-    def copy(day: date) -> None:  # a copy: DVC may link and protect its outputs
-        shutil.copyfile(kept[day].path, out / f"{day}.parquet")
+
+def build_together(views: Sequence[Wanted], events: Events) -> list[Built]:
+    """Build views of the same events, side by side: events that are derived for some days serve all views."""
+    built = [_kept(wanted) for wanted in views]
+
+    def copy(wanted: Wanted, kept: Kept, day: date) -> None:  # a copy: DVC may link and protect its outputs
+        shutil.copyfile(kept.path, wanted.out / f"{day}.parquet")
 
     with ThreadPoolExecutor(1) as beside:  # what is there is copied while the rest is computed
-        copies = [beside.submit(copy, day) for day in kept]
-        for day, frame in progress(_computed(view, events, missing, kept), f"features {view.name}", len(missing)):
-            kept[day] = cache.keep(day, keys[day], frame)
-            copies.append(beside.submit(copy, day))
+        pairs = list(zip(views, built, strict=True))
+        copies = [beside.submit(copy, wanted, kept, day) for wanted, b in pairs for day, kept in b.kept.items()]
+        said = f"features {' '.join(v.view.name for v in views)}"
+        for n, day, frame in progress(_computed_together(built, events), said, sum(len(b.computed) for b in built)):
+            wanted, b = pairs[n]
+            b.kept[day] = wanted.cache.keep(day, wanted.keys[day], frame)
+            copies.append(beside.submit(copy, wanted, b.kept[day], day))
     for done in copies:
         done.result()
-    cache.sweep(kept.values())
-    return Built(view, kept, missing)
+    for wanted, b in pairs:
+        wanted.cache.sweep(b.kept.values())
+    return built
+
+
+def _kept(wanted: Wanted) -> Built:
+    """Return what the cache has of a view, judged, and the days that it lacks."""
+    wanted.out.mkdir(parents=True, exist_ok=True)
+    kept = {day: found for day, key in wanted.keys.items() if (found := wanted.cache.find(day, key))}
+    _judge_kept(wanted.view, kept, wanted.cache.folder / "judged")
+    return Built(wanted.view, kept, [day for day in wanted.keys if day not in kept])
 
 
 def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
@@ -79,21 +102,28 @@ def _judge_kept(view: View, kept: Mapping[date, Kept], file: Path) -> None:
     write_text(said, file)
 
 
+def _computed_together(built: Sequence[Built], events: Events) -> Iterator[tuple[int, date, pl.DataFrame]]:
+    """Yield the missing snapshots with the place of their view, run by run of days that share a derivation."""
+    every = sorted({day for b in built for day in b.computed})
+    for end, run in groupby(every, events.until):
+        days = set(run)
+        for n, b in enumerate(built):
+            some = [day for day in b.computed if day in days]
+            for day, frame in _computed(b.view, events, some, end, b.kept):
+                yield n, day, frame
+
+
 def _computed(
-    view: View, events: Events, missing: list[date], kept: Mapping[date, Kept]
+    view: View, events: Events, days: list[date], end: date, kept: Mapping[date, Kept]
 ) -> Iterator[tuple[date, pl.DataFrame]]:
-    """Yield each missing day with its snapshot: one alone by the definition, which costs less than a timeline."""
-    if not missing:
-        return
+    """Yield days cut from the events of `end` with their snapshots: one alone by the definition, which costs less."""
     if isinstance(view, FittedView):
-        yield from _refitted(view, events, missing, kept)
-        return
-    many = len(missing) > 1 and events.short
-    if many and fits(view.aggregations(), (known := events.known(missing[-1])).schema):
-        yield from snapshots(view, known, events.seen(view.keys), missing, events.zone)
-        return
-    for day in missing:
-        yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
+        yield from _refitted(view, events, days, kept)
+    elif len(days) > 1 and fits(view.aggregations(), (known := events.known(end)).schema):
+        yield from snapshots(view, known, events.seen(view.keys, end), days, events.zone)
+    else:
+        for day in days:
+            yield day, snapshot(view, events.known(day), events.entities(view.keys, day), day, events.zone)
 
 
 def _refitted(
@@ -123,15 +153,19 @@ def _build_all(p: Project) -> None:
     out, beside, hashes = p.root / "artifacts/features", p.root / "artifacts/.features", Hashes(p.root / HASHES)
     names = tuple(dict.fromkeys(t for v in views for t in v.source.tables))
     tables = read_tables(p.root / "artifacts/clean", contracts, zone, names)
-    sources = {v.source.name: v.source for v in views}
-    events = {name: kept_events(p, s, tables, first, last, hashes=hashes) for name, s in sources.items()}
     shutil.rmtree(beside, ignore_errors=True)
-    built = []
-    for view in views:
-        parts, cache = view_parts(p, view), DayCache(p.root / "state/days" / view.folder, hashes)
-        keys = day_keys(digest(parts), {t: tables[t].files for t in view.source.tables}, hashes, first, last)
-        built.append(build(view, events[view.source.name], keys, beside / view.folder, cache))
-        print(_said(built[-1], cache.folder / "parts.json", parts))
+    every: dict[str, Built] = {}
+    for source in {v.source.name: v.source for v in views}.values():
+        wanted, said = [], []
+        for view in [v for v in views if v.source.name == source.name]:
+            parts, cache = view_parts(p, view), DayCache(p.root / "state/days" / view.folder, hashes)
+            keys = day_keys(digest(parts), {t: tables[t].files for t in source.tables}, hashes, first, last)
+            wanted.append(Wanted(view, keys, beside / view.folder, cache))
+            said.append((cache.folder / "parts.json", parts))
+        found = build_together(wanted, kept_events(p, source, tables, first, last, hashes=hashes))
+        print(*(_said(b, *about) for b, about in zip(found, said, strict=True)), sep="\n")
+        every |= {b.view.folder: b for b in found}
+    built = [every[v.folder] for v in views]
     shutil.rmtree(out, ignore_errors=True)
     beside.rename(out)
     hashes.save()

@@ -14,7 +14,10 @@ from lockstep.contract import Contract
 from lockstep.errors import DataError
 from lockstep.versions import event_day, known
 
-__all__ = ["Table", "read_tables"]
+__all__ = ["LANDED", "Table", "read_tables"]
+
+LANDED = "_landing_day"
+"""The column that says on which day a row landed."""
 
 
 class Table:
@@ -33,7 +36,7 @@ class Table:
 
     def scan(self, some: Sequence[date] | None = None) -> pl.LazyFrame:
         """Return the rows that landed on some days, all by default, to read some columns of."""
-        chosen = pl.lit(True) if some is None else pl.col("_landing_day").is_in(some)
+        chosen = pl.lit(True) if some is None else pl.col(LANDED).is_in(some)
         if self._given is not None:
             return self._given.lazy().filter(chosen)
         files = [f for day, f in self.files.items() if some is None or day in some]
@@ -48,7 +51,7 @@ class Table:
         """Return the days on which rows landed, in order."""
         if self._given is None:
             return sorted(self.files)
-        return self._given["_landing_day"].unique().sort().to_list()
+        return self._given[LANDED].unique().sort().to_list()
 
     def landed(self, some: Sequence[date], columns: list[str] | None = None) -> pl.DataFrame:
         """Return the rows that landed on some days, by day and key; all columns by default."""
@@ -57,38 +60,34 @@ class Table:
             if paths:  # each in order, as it was written
                 return pl.read_parquet(paths, columns=columns, glob=False, hive_partitioning=False)
             return self.scan().select(columns or pl.all()).clear().collect()
-        rows = self._given.filter(pl.col("_landing_day").is_in(some)).sort("_landing_day", *self.contract.key)
+        rows = self._given.filter(pl.col(LANDED).is_in(some)).sort(LANDED, *self.contract.key)
         return rows.select(columns or pl.all())
 
     def known(self, day: date) -> pl.DataFrame:
         """Return the rows known on `day`: landed before it, latest version, not deleted, event day before it."""
         return known(self.rows, self.contract, day, self.zone)
 
-    def is_settled(self, first: date, key: tuple[str, ...]) -> bool:
-        """Tell whether no row ever came late, changed or went: events on their own day, dimensions before `first`.
+    def unsettled(self, first: date, key: Sequence[str]) -> set[date]:
+        """Return the days on which a row landed that changes what was true of days before it.
 
-        Nor may the rows of one event (one `key` of the source, where the table carries it) lie on several days: an
-        event that grows after its day has two truths.
+        It came late, landed again, deletes another, or belongs to an event (one `key` of the source, where the table
+        carries it) of which a row landed before: an event that grows after its day has two truths. A row of a dimension
+        tells of all days, so none but those before `first`, the first snapshot, are settled.
         """
-        day = event_day(self.contract, self.zone)
-        whole = not self.is_dimension and set(key) <= set(self.rows.columns)
-        one_day = day.n_unique().over(*key) == 1 if whole else pl.lit(True)
-        facts = self.rows.lazy().select(
-            (pl.struct(self.contract.key).n_unique() == pl.len()).alias("one_version"),
-            one_day.all().alias("one_day"),
-        )
-        row = facts.collect().row(0, named=True)
-        return self.is_on_time(self.rows, first) and row["one_version"] and row["one_day"]
+        found = self.untimely(self.rows, first)
+        event = () if self.is_dimension or not set(key) <= set(self.rows.columns) else tuple(key)
+        for same in {self.contract.key, event} - {()} if len(self.days()) > 1 else ():
+            again = pl.col(LANDED) > pl.col(LANDED).min().over(same)
+            found.update(self.rows.lazy().filter(again).select(pl.col(LANDED).unique()).collect().to_series())
+        return found
 
-    def is_on_time(self, rows: pl.DataFrame, first: date) -> bool:
-        """Tell whether `rows` landed on their own day (of a dimension: before `first`), and none deletes another."""
-        landed = pl.col("_landing_day")
-        if self.is_dimension:
-            on_time = rows.select((landed < pl.lit(first)).all()).item()
-        else:  # the earliest event of a landing day tells for all: fewer instants to find the day of
-            earliest = rows.group_by(landed).agg(pl.col(str(self.contract.event_time)).min())
-            on_time = earliest.select((landed <= event_day(self.contract, self.zone)).all()).item()
-        return bool(on_time and not rows["_deleted"].any())
+    def untimely(self, rows: pl.DataFrame, first: date) -> set[date]:
+        """Return the days on which one of `rows` came late (of a dimension: not before `first`) or deletes another."""
+        time = [pl.col(self.contract.event_time).min()] if self.contract.event_time else []
+        # the earliest event of a landing day tells for all: fewer instants to find the day of
+        days = rows.group_by(LANDED).agg(*time, pl.col("_deleted").any())
+        since = pl.lit(first) if self.is_dimension else event_day(self.contract, self.zone) + pl.duration(days=1)
+        return set(days.filter((pl.col(LANDED) >= since) | pl.col("_deleted"))[LANDED])
 
 
 def read_tables(clean: Path, contracts: Mapping[str, Contract], zone: Zone, names: tuple[str, ...]) -> dict[str, Table]:

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -7,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from lockstep import agg
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import Contract, load_contracts
 from lockstep.day_cache import DayCache, Hashes
-from lockstep.define import source
+from lockstep.define import Entity, Feature, Source, View, source
 from lockstep.errors import DefinitionError
 from lockstep.events import Events, Table, event_schema
+from lockstep.snapshot import snapshot
+from lockstep.snapshots import Built, _computed_together
 
 ZONE = Zone("America/New_York")
 FIRST, LAST = date(2017, 3, 2), date(2017, 3, 6)
+ABOUT = [Feature("n", agg.count()), Feature("spent", agg.sum("price", days=2)), Feature("gaps", agg.std("gap"))]
 
 
 @pytest.fixture(scope="module")
@@ -126,12 +131,12 @@ def test_no_row_that_lands_on_or_after_a_day_changes_what_was_known_on_it(contra
 
 def test_a_source_that_claims_to_be_causal_and_is_not_is_refused(contract):
     with pytest.raises(DefinitionError, match=r"not causal in source share, known on 2017-03-04.*Remove causal=True"):
-        Events(share, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(LAST)
+        Events(share, {"visits": table(contract, ON_TIME)}, FIRST, LAST).known(FIRST)
 
 
 def test_an_entity_is_seen_from_its_first_landing_even_when_its_row_is_deleted_later(contract):
     rows = [*ON_TIME, (3, 2, 3, 30, 4, True)]
-    seen = Events(spent, {"visits": table(contract, rows)}, FIRST, LAST).seen(["who"])
+    seen = Events(spent, {"visits": table(contract, rows)}, FIRST, LAST).seen(["who"], LAST)
     assert seen.rows() == [(1, date(2017, 3, 1)), (2, date(2017, 3, 3))]
 
 
@@ -158,10 +163,7 @@ def test_an_entity_that_no_table_carries_whole_is_seen_from_its_first_event_and_
     assert events.entities(["who", "large"], date(2017, 3, 4)).rows() == [(1, "false"), (2, "true")]
     assert events.entities(["who", "large"], LAST).rows() == pairs
 
-    class ByDefinition(Events):
-        short = False
-
-    alone = ByDefinition(halves, events.tables, FIRST, LAST)
+    alone = Events(replace(halves, causal=False), events.tables, FIRST, LAST)
     for n in range(2, 7):
         day = date(2017, 3, n)
         assert alone.entities(["who", "large"], day).equals(events.entities(["who", "large"], day))
@@ -392,7 +394,7 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
         assert found.short
         assert_frame_equal(found.known(found.last), found.derived(found.last), check_column_order=False)
         alone = Events(bought, {"visits": Table(contract, None, ZONE, landed)}, FIRST, found.last)
-        assert found.seen(["who"]).equals(alone.seen(["who"]))
+        assert found.seen(["who"], found.last).equals(alone.seen(["who"], found.last))
         return found.known(found.last)
 
     assert (events(4).height, derived) == (3, [1, 2, 3])
@@ -404,3 +406,80 @@ def test_a_new_day_derives_that_day_and_a_changed_one_that_one_alone(contract, t
     kept.write_bytes(kept.read_bytes()[:50])
     assert (events(5).height, derived) == (4, [2])
     assert (events(5, code="other").height, derived) == (4, [1, 2, 3, 4])
+
+
+GOODS = """
+table: goods
+version: 1
+owner: tests
+event_time: null
+key: [id]
+calendar: irregular
+lateness: {days: null, then: flag}
+columns: {id: {type: int64}, price: {type: int64}}
+"""
+
+
+def priced(visits: pl.LazyFrame, goods: pl.LazyFrame) -> pl.LazyFrame:
+    """Visits with the price of what was bought (good `cents`), as it is known."""
+    dear = pl.col("price") > 5
+    joined = visits.join(goods.select(pl.col("id").alias("cents"), "price"), on="cents", how="left")
+    return joined.with_columns(pl.when(dear).then(-pl.col("who")).otherwise("who").alias("whom"))
+
+
+def priced_tables(contract: Contract, folder: Path, rows: list[tuple], goods: list[tuple]) -> dict[str, Table]:
+    """Goods of (id, price, deleted, landing day of March 2017)."""
+    (folder / "goods.yaml").write_text(GOODS, encoding="utf-8")
+    about = load_contracts(folder)["goods"]
+    landed = [(i, price, None, gone, date(2017, 3, n)) for i, price, gone, n in goods]
+    names = ["id", "price", "_received_at", "_deleted", "_landing_day"]
+    schema = {n: about.clean_schema()[n] for n in names}
+    return {"visits": table(contract, rows), "goods": Table(about, pl.DataFrame(landed, schema, orient="row"), ZONE)}
+
+
+def test_events_are_derived_once_between_two_landings_of_a_row_that_changes_the_past(contract, tmp_path, monkeypatch):
+    goods = [(10, 1, False, 1), (20, 9, False, 3), (20, 2, False, 3 + 6)]
+    tables = priced_tables(contract, tmp_path, ON_TIME, goods)
+    events = Events(Source("priced", ("visits", "goods"), priced, "at", ("id",), within_day=True), tables, FIRST, LAST)
+    assert not events.short
+    assert [events.until(date(2017, 3, n)).day for n in range(1, 8)] == [1, 3, 3, 6, 6, 6, 7]
+    known, asked = Table.known, []
+    monkeypatch.setattr(Table, "known", lambda self, day: asked.append(day.day) or known(self, day))
+    prices = [events.known(date(2017, 3, n))["price"].to_list() for n in range(2, 7)]
+    assert prices == [[1], [1, None], [1, 9, None], [1, 9, None, None], [1, 9, None, None]]
+    assert asked == [3, 3, 6, 6]  # once for each of the tables
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 6), st.integers(1, 2), st.integers(1, 5), st.integers(1, 3),
+            st.sampled_from([0, 0, 0, 1, 2]), st.sampled_from([False, False, True]),
+        ),
+        max_size=8, unique_by=lambda r: (r[0], min(r[2] + r[4], 5)),
+    ),
+    st.lists(
+        st.tuples(st.integers(1, 3), st.integers(0, 9), st.booleans(), st.integers(1, 5)),
+        max_size=5, unique_by=lambda r: (r[0], r[3]),
+    ),
+    st.sampled_from([("causal", "who"), ("causal", "whom"), ("within_day", "who"), ("within_day", "whom")]),
+)  # fmt: skip
+def test_whatever_lands_in_whichever_table_a_year_cut_into_runs_is_that_of_each_day_by_definition(
+    contract, tmp_path_factory, rows, goods, of
+):
+    claim, key = of
+    landed = [(i, w, d, c, min(d + late, 5), gone) for i, w, d, c, late, gone in rows]
+    tables = priced_tables(contract, tmp_path_factory.getbasetemp(), landed, goods)
+    plain = Source("priced", ("visits", "goods"), priced, "at", ("id",), gap_of="who")
+    short, long = (Events(s, tables, FIRST, LAST) for s in (replace(plain, **{claim: True}), plain))
+    view = View("v", [Entity("shopper", key=key)], plain, ABOUT, ttl_days=1)
+    days = [date(2017, 3, n) for n in range(2, 7)]
+    some = [days, days[::2]]  # of two views of the source, one lacks other days than the other
+    found = {(n, day): frame for n, day, frame in _computed_together([Built(view, {}, d) for d in some], short)}
+    assert set(found) == {(n, day) for n, wanted in enumerate(some) for day in wanted}
+    for day in days:
+        assert_frame_equal(short.known(day), long.derived(day), check_column_order=False)
+        assert short.entities([key], day).equals(long.entities([key], day))
+        expected = snapshot(view, long.derived(day), long.entities([key], day), day, ZONE)
+        assert all(found[n, day].equals(expected) for n in range(2) if day in some[n])

@@ -102,7 +102,7 @@ def test_lines_by_household_and_category_and_by_product_equal_the_oracle(built_s
     events = Events(lines, tables, first, last)
     assert events.short
     days = [date(2017, 3, 13), date(2017, 11, 6)]
-    found = dict(snapshots(view, events.known(last), events.seen(view.keys), days, zone))
+    found = dict(snapshots(view, events.known(last), events.seen(view.keys, last), days, zone))
     category_of = dict(raw["products"].select("product_id", "product_category").iter_rows())
     by_key = defaultdict(list)
     for row in raw["transactions"].iter_rows(named=True):
