@@ -24,9 +24,10 @@ from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import Feature, View
 from lockstep.errors import GuaranteeError
-from lockstep.events import Events, read_tables
+from lockstep.events import Events
 from lockstep.project import project
 from lockstep.snapshots import build
+from lockstep.tables import read_tables
 
 FIRST, LAST = date(2017, 1, 2), date(2018, 1, 1)
 MONTH = (date(2017, 11, 1), date(2017, 11, 30))  # with the day on which the clocks go back

@@ -9,8 +9,8 @@ import polars as pl
 from lockstep.contract import load_contracts
 from lockstep.define import Feature, OnDemandView, Service, View
 from lockstep.define.names import sentence
+from lockstep.derive import event_schema
 from lockstep.errors import DataError, DefinitionError, SettingsError, did_you_mean
-from lockstep.events import event_schema
 from lockstep.feature_contract import check_values, formula_schema
 from lockstep.project import Project
 from lockstep.snapshot import EVENT_TIMESTAMP, feature_schema

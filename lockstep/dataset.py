@@ -23,7 +23,7 @@ from lockstep.day_cache import HASHES, Hashes
 from lockstep.define import OnDemandView, Question
 from lockstep.echo import require_no_echo
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, SettingsError, UserError, did_you_mean
-from lockstep.events import Events, read_tables
+from lockstep.events import Events
 from lockstep.feast_objects import feature_store
 from lockstep.files import file_hash, tree_hash, write_json, write_parquet
 from lockstep.fingerprint import kept_events
@@ -32,6 +32,7 @@ from lockstep.population import AT, CUTOFF, LABEL, PART, Part, ask, parts
 from lockstep.project import Project, project
 from lockstep.questions import questions, require_services
 from lockstep.stage import stage
+from lockstep.tables import read_tables
 
 __all__ = ["as_known", "join_features", "joined", "with_request"]
 

@@ -20,7 +20,7 @@ from lockstep.contract import Contract, load_contracts
 from lockstep.dataset import with_request
 from lockstep.define import Question, Source
 from lockstep.errors import GuaranteeError
-from lockstep.events import Events, Table, read_tables
+from lockstep.events import Events
 from lockstep.files import read_parquet
 from lockstep.landings import sealed_days
 from lockstep.population import AT, CUTOFF, LABEL, PART, Part, parts, population, read_by_population
@@ -28,6 +28,7 @@ from lockstep.project import Project
 from lockstep.questions import questions
 from lockstep.snapshot import snapshot
 from lockstep.stage import progress
+from lockstep.tables import Table, read_tables
 from lockstep.vectors import bits
 
 __all__ = ["cut", "leakage", "spoil"]

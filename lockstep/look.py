@@ -13,10 +13,10 @@ import polars as pl
 from lockstep.clock import parse_day
 from lockstep.contract import load_contracts
 from lockstep.errors import UserError, did_you_mean
-from lockstep.events import read_tables
 from lockstep.files import read_json, read_parquet
 from lockstep.ledger import scores as judged
 from lockstep.project import project
+from lockstep.tables import read_tables
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

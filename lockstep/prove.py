@@ -12,7 +12,7 @@ from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import View
 from lockstep.errors import GuaranteeError, UserError, did_you_mean
-from lockstep.events import Events, read_tables
+from lockstep.events import Events
 from lockstep.files import file_hash
 from lockstep.landings import sealed_days
 from lockstep.leakage import leakage
@@ -20,6 +20,7 @@ from lockstep.parity import prove_parity
 from lockstep.project import Project
 from lockstep.snapshots import build
 from lockstep.stage import progress
+from lockstep.tables import read_tables
 
 __all__ = ["Proof", "backfill", "prove"]
 

@@ -22,8 +22,9 @@ from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import HASHES, DayCache, Hashes, Kept, day_keys
 from lockstep.define import FittedView, View
+from lockstep.derive import event_schema
 from lockstep.errors import DataError
-from lockstep.events import Events, event_schema, read_tables
+from lockstep.events import Events
 from lockstep.files import read_json, read_parquet, tree_hash, write_json, write_text
 from lockstep.fingerprint import changes, digest, kept_events, view_parts
 from lockstep.fitted import fitted
@@ -31,6 +32,7 @@ from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import Project, project
 from lockstep.snapshot import feature_schema, judge, shaped, snapshot, snapshots
 from lockstep.stage import progress, stage
+from lockstep.tables import read_tables
 from lockstep.timeline import fits
 
 __all__ = ["Built", "Wanted", "build", "build_all", "build_together"]

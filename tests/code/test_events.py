@@ -13,10 +13,12 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.contract import Contract, load_contracts
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View, source
+from lockstep.derive import event_schema
 from lockstep.errors import DefinitionError
-from lockstep.events import Events, Table, event_schema
+from lockstep.events import Events
 from lockstep.snapshot import snapshot
 from lockstep.snapshots import Built, _computed_together
+from lockstep.tables import Table
 
 ZONE = Zone("America/New_York")
 FIRST, LAST = date(2017, 3, 2), date(2017, 3, 6)
@@ -354,12 +356,12 @@ def test_an_honest_claim_is_proven_without_sorting_out_the_versions_of_all_rows(
 def test_a_false_claim_is_refused_however_few_days_are_derived_at_once_and_leaves_nothing_behind(
     contract, tmp_path, monkeypatch, part
 ):
-    monkeypatch.setattr("lockstep.events.BATCH", 1)  # partitions of real volume: a day at a time
+    monkeypatch.setattr("lockstep.day_events.BATCH", 1)  # partitions of real volume: a day at a time
     files = {}
     for n in range(1, 5):
         path = files[date(2017, 3, n)] = tmp_path / f"2017-03-0{n}.parquet"
         table(contract, [r for r in ON_TIME if r[4] == n]).rows.write_parquet(path)
-    monkeypatch.setattr("lockstep.events.PAST", 1 + sum(f.stat().st_size for f in files.values()) // part)
+    monkeypatch.setattr("lockstep.day_events.PAST", 1 + sum(f.stat().st_size for f in files.values()) // part)
     cache = DayCache(tmp_path / "kept", Hashes(tmp_path / "hashes.json"))
     with pytest.raises(DefinitionError, match="not within_day in source first_of_all"):
         Events(first_of_all, {"visits": Table(contract, None, ZONE, files)}, FIRST, LAST, cache=cache).known(LAST)

@@ -18,9 +18,10 @@ from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import FITTED_AT, Entity, Feature, FittedView, OnDemandView, Source, View
 from lockstep.errors import DefinitionError
-from lockstep.events import Events, Table
+from lockstep.events import Events
 from lockstep.snapshot import feature_schema, snapshot
 from lockstep.snapshots import build
+from lockstep.tables import Table
 from lockstep.vectors import bits
 from tests.code.definitions import catalogue
 from tests.code.shop import CUSTOMER

@@ -11,11 +11,13 @@ from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
+from lockstep.derive import event_schema
 from lockstep.errors import DataError, DefinitionError
-from lockstep.events import Events, Table, event_schema, read_tables
+from lockstep.events import Events
 from lockstep.exact import elapsed_days, ratio, weekday
 from lockstep.snapshot import feature_schema, snapshot
 from lockstep.snapshots import build
+from lockstep.tables import Table, read_tables
 from tests.code import oracle
 
 ZONE = Zone("America/New_York")

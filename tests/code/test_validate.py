@@ -18,11 +18,13 @@ from lockstep import validate as stage
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
 from lockstep.define import Entity, Feature, View, source
+from lockstep.derive import event_schema
 from lockstep.errors import DataError, GuaranteeError
-from lockstep.events import Events, event_schema, read_tables
+from lockstep.events import Events
 from lockstep.files import file_hash, tree_hash
 from lockstep.landings import EMPTY, Landing
 from lockstep.snapshot import feature_schema, snapshot
+from lockstep.tables import read_tables
 from lockstep.validate import validate
 
 ZONE = Zone("America/New_York")

@@ -12,11 +12,12 @@ from lockstep import agg
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
 from lockstep.define import Entity, Feature, View, source
-from lockstep.events import Events, read_tables
+from lockstep.events import Events
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import project
 from lockstep.settings import Land
 from lockstep.snapshot import snapshot, snapshots
+from lockstep.tables import read_tables
 from tests.code import oracle
 
 NEW_YORK = "America/New_York"

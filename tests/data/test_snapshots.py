@@ -9,11 +9,12 @@ import polars as pl
 from lockstep.clock import days
 from lockstep.contract import load_contracts
 from lockstep.define import View
-from lockstep.events import Events, read_tables
+from lockstep.events import Events
 from lockstep.files import tree_hash, write_parquet
 from lockstep.landings import read_landings, snapshot_days
 from lockstep.project import project
 from lockstep.snapshot import snapshot
+from lockstep.tables import read_tables
 from tests.conftest import ENV
 
 SECOND = """
