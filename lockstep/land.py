@@ -13,7 +13,16 @@ from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
-from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, read_landings, write_landings
+from lockstep.landings import (
+    EMPTY,
+    Landing,
+    check_sealed,
+    content_hash,
+    partition,
+    read_landings,
+    require_contracts,
+    write_landings,
+)  # fmt: skip
 
 __all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
 
@@ -53,6 +62,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         the one that was sealed.
     """
     ledger = check_sealed(root, missing_is_fine=True)
+    require_contracts(ledger, contracts)
     beside = root / "state/landing"
     shutil.rmtree(beside, ignore_errors=True)
     start = max((date.fromordinal(line.landing_day.toordinal() + 1) for line in ledger), default=first)

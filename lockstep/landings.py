@@ -23,6 +23,7 @@ from lockstep.errors import DataError
 from lockstep.files import file_hash, tree_hash, write_text
 
 __all__ = [
+    "ANEW",
     "EMPTY",
     "Landing",
     "check_data",
@@ -31,11 +32,18 @@ __all__ = [
     "content_hash",
     "partition",
     "read_landings",
+    "require_contracts",
     "sealed_days",
     "snapshot_days",
     "sources",
     "write_landings",
 ]
+
+ANEW = (
+    "For other data begin anew: `git rm -qf --ignore-unmatch landings.csv data.dvc dvc.lock`, then"
+    " `git clean -qxdf data artifacts state`, `git commit -m 'Begin anew'`, `lockstep land` (docs/your-own-data.md)."
+)
+"""What to type where the seals are of other data: they go in a commit of the user's own, never by themselves."""
 
 EMPTY = "-"
 """The hash of a day that was sealed without rows: it has a line and no file."""
@@ -109,6 +117,15 @@ def read_landings(path: Path) -> list[Landing]:
             last[table] = line.landing_day
             landings.append(line)
     return landings
+
+
+def require_contracts(landings: Iterable[Landing], contracts: Mapping[str, Contract]) -> None:
+    """Raise DataError where a table is sealed that has no contract: nobody could land or judge it."""
+    if unknown := sorted({line.table for line in landings} - contracts.keys()):
+        raise DataError(
+            "a sealed table has no contract", where="features/contracts", expected=", ".join(unknown),
+            found=", ".join(sorted(contracts)), do=f"Restore it from git. {ANEW}",
+        )  # fmt: skip
 
 
 def write_landings(landings: Iterable[Landing], path: Path) -> None:
@@ -217,7 +234,8 @@ def _check_prefix(root: Path) -> None:
             raise DataError(
                 "a sealed line was rewritten", where=f"landings.csv line {number}", expected=line,
                 found=now[number - 1] if len(now) >= number else "nothing",
-                do="Restore it with `git checkout landings.csv`: what turns up later belongs to the next unsealed day.",
+                do="Restore it with `git checkout HEAD landings.csv`: what turns up later belongs to the next unsealed"
+                f" day. {ANEW}",
             )  # fmt: skip
 
 
