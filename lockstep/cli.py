@@ -227,25 +227,31 @@ def main() -> None:
     """Run the command line and exit with the outcome's code."""
     quiet()
     try:
-        code = app(standalone_mode=False)  # typer turns Ctrl-C into the code 130 itself
-        if code == 130:
-            print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
+        code = _outcome()
         sys.stdout.flush()
-        sys.exit(code or 0)
     except BrokenPipeError:  # the reader has gone: https://docs.python.org/3/library/signal.html#note-on-sigpipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # 128 + SIGPIPE, as the shell says it; 1 would be a guarantee that said no
+        code = 1  # as typer does where it meets the closed pipe first
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    try:
+        code = int(app(standalone_mode=False) or 0)  # typer turns Ctrl-C into the code 130 itself
+        if code == 130:
+            print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
+        return code
     except LockstepError as e:
         sys.stdout.flush()
         print(f"error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
+        return e.exit_code
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")):  # wrong use of the command line
             message = e.format_message() if hasattr(e, "format_message") else str(e)
             print(f"error: {message}", file=sys.stderr)
-            sys.exit(2)
+            return 2
         print(f"error: {unexpected(e)}", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
 
 if __name__ == "__main__":
