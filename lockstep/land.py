@@ -123,7 +123,8 @@ def _check_past(contract: Contract, past: Mapping[date, pl.DataFrame], sealed: M
                 "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
                 expected=f"{have} sealed rows",
                 found=f"{rows.height} rows{' with other values' if rows.height == have else ''}",
-                do="What turns up late lands on the next unsealed day: see land in params.yaml and the landing module.",
+                do="What turns up late lands on the next unsealed day (docs/raw-data.md); if these are other data than"
+                " were sealed, docs/your-own-data.md says how to begin anew.",
             )  # fmt: skip
 
 
