@@ -64,7 +64,8 @@ def daily(root: str | None = None, days: int = 0) -> State[dict[str, str]]:
         data = check_task(folder)
         rebuild(folder)
         materialize(folder)
-        report(folder)
+        if here.settings.shadow:
+            report(folder)
         lines = ledger_task(folder, data).lines
     models = [f"{m} {lines[f'{about.question} {m}']}" for m, about in here.settings.models.items()]
     return Completed(message="; ".join([sealed, *models]), data=lines)

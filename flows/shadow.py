@@ -35,7 +35,8 @@ def shadow(root: str | None = None) -> dict[str, Any]:
     dict
         ``decision``, ``reason`` and ``otherwise``, and the path of the ``page``.
     """
-    folder = project(Path(root) if root else None).root
+    here = project(Path(root) if root else None)
+    folder, _ = here.root, here.settings.comparison
     with at_work(folder):
         for name in needed(stages(folder), "shadow"):
             stage_task(str(folder), name)

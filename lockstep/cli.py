@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import date
 from pathlib import Path
@@ -89,6 +90,7 @@ def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparis
     from lockstep.run import run
 
     here = project()
+    _ = here.settings.comparison  # told before anything runs
     run(here)
     found = read_json(here.root / "artifacts/shadow/shadow.json")
     page = str(write_report(here))
@@ -151,22 +153,24 @@ def deps(write: Annotated[bool, typer.Option("--write", help="Rewrite dvc.yaml."
 @app.command()
 def dataset(
     known: Annotated[str, typer.Option(help="The day on which it would have been built, YYYY-MM-DD.")],
-    to: Annotated[Path, typer.Option(help="The folder to write training.parquet to.")],
+    to: Annotated[Path, typer.Option(help="The folder to write QUESTION/DAY/training.parquet to.")],
     question: Annotated[str | None, typer.Option(help="By default the one that the champion answers.")] = None,
 ) -> None:
     """Write a question's training set as it would have been built on a day, whatever has landed since."""
-    from lockstep.dataset import as_known
-    from lockstep.files import file_hash, write_parquet
+    from lockstep.dataset import keep_known
+    from lockstep.files import read_json
     from lockstep.graph import require_built
     from lockstep.project import project
     from lockstep.run import at_work
 
-    day, path, here = _day("--known", known), to / "training.parquet", project()
+    day, here = _day("--known", known), project()
+    name = question or here.settings.models[here.settings.serve.model].question
     with at_work(here.root):
         require_built(here.root, "validate", "features")  # of what is gone or old, Feast would give the day before
-        frame = as_known(here, day, question or here.settings.shadow.question)
-    write_parquet(frame, path)
-    print(f"dataset   {frame.height:,} rows as known on {day}, {file_hash(path)[:12]}, {path}")
+        out = keep_known(here, day, name, to)
+    about = read_json(out / "dataset.json")
+    digest = about["hashes"]["dataset"][:12]
+    print(f"dataset   {about['rows']:,} rows of {name} as known on {day}, {digest}, {out / 'training.parquet'}")
 
 
 @app.command()
@@ -253,21 +257,31 @@ def main() -> None:
     """Run the command line and exit with the outcome's code."""
     quiet()
     try:
-        code = app(standalone_mode=False)  # typer turns Ctrl-C into the code 130 itself
+        code = _outcome()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1  # as typer does where it meets the closed pipe first
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    try:
+        code = int(app(standalone_mode=False) or 0)  # typer turns Ctrl-C into the code 130 itself
         if code == 130:
             print("stopped: nothing is half-written, run the same command again", file=sys.stderr)
-        sys.exit(code or 0)
+        return code
     except LockstepError as e:
         sys.stdout.flush()
         print(f"error: {e}", file=sys.stderr)
-        sys.exit(e.exit_code)
+        return e.exit_code
     except Exception as e:
         if type(e).__module__.startswith(("click", "typer")):  # wrong use of the command line
             message = e.format_message() if hasattr(e, "format_message") else str(e)
             print(f"error: {message}", file=sys.stderr)
-            sys.exit(2)
+            return 2
         print(f"error: {unexpected(e)}", file=sys.stderr)
-        sys.exit(1)
+        return 1
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from lockstep.questions import questions, require_services
 from lockstep.stage import stage
 from lockstep.tables import read_tables
 
-__all__ = ["as_known", "join_features", "joined", "with_request"]
+__all__ = ["as_known", "join_features", "joined", "keep_known", "with_request"]
 
 
 def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
@@ -132,12 +132,25 @@ def as_known(p: Project, day: date, name: str) -> pl.DataFrame:
     return join_features(p, catalogue, rows, catalogue.read_by(settings.services))
 
 
+def keep_known(p: Project, day: date, name: str, to: Path) -> Path:
+    """Write what `as_known` returns below `to`, with a ``dataset.json`` beside it; return the folder.
+
+    It is named by question and day: sets of others stay as they are.
+    """
+    out, frame = to / name / str(day), as_known(p, day, name)
+    write_parquet(frame, out / "training.parquet")
+    before = [line for line in read_landings(p.root / "landings.csv") if line.landing_day < day]
+    about = {"question": name, "known": str(day), **_total({"train": frame})}
+    write_json({**about, "sources": sources(before), "hashes": _hashes(p, out)}, out / "dataset.json")
+    return out
+
+
 def build(p: Project, name: str) -> None:
     """Build a question's ``training.parquet``, what it holds for whom as ``columns.json``, and ``dataset.json``.
 
     Training reads the first two alone: code that changes without changing them is no reason to train again.
     """
-    clean, out = p.root / "artifacts/clean", p.root / "artifacts/dataset" / name
+    out = p.root / "artifacts/dataset" / name
     question, events, last = _asked(p, name)
     settings = p.settings.questions[name].dataset
     split = parts(settings, question.horizon_days, last)
@@ -164,16 +177,20 @@ def build(p: Project, name: str) -> None:
             "parts": {part.name: _count(part, asked.get(part.name)) for part in split},
             "all": _total(asked),
             "sources": sources(read_landings(p.root / "landings.csv")),
-            "hashes": {
-                "code": closure_hash(p, "lockstep.dataset"),
-                "clean": tree_hash(clean),
-                "features": tree_hash(p.root / "artifacts/features"),
-                "dataset": file_hash(out / "training.parquet"),
-            },
+            "hashes": _hashes(p, out),
         },
         out / "dataset.json",
     )
     print(f"{name}: {frame.height} rows x {len(features)} features")
+
+
+def _hashes(p: Project, out: Path) -> dict[str, str]:
+    return {
+        "code": closure_hash(p, "lockstep.dataset"),
+        "clean": tree_hash(p.root / "artifacts/clean"),
+        "features": tree_hash(p.root / "artifacts/features"),
+        "dataset": file_hash(out / "training.parquet"),
+    }
 
 
 def _asked(p: Project, name: str) -> tuple[Question, Events, date]:

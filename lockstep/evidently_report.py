@@ -29,7 +29,9 @@ _CATEGORIES = (pl.String, pl.Boolean, pl.Categorical, pl.Enum)
 
 
 def report_pending(project: Project) -> bool:
-    """Return whether the page is missing, or shows another comparison than ``artifacts/shadow/shadow.json``."""
+    """Return whether there is a comparison, ``artifacts/shadow/shadow.json``, that the page does not show."""
+    if project.settings.shadow is None:
+        return False
     shown = project.root / _SHOWN
     if not shown.is_file() or not (project.root / PAGE).is_file():
         return True

@@ -12,6 +12,7 @@ import yaml
 from lockstep.catalogue import Catalogue
 from lockstep.clock import INSTANT
 from lockstep.define import Entity, Feature, OnDemandView, View
+from lockstep.errors import SettingsError
 from lockstep.project import Project
 from lockstep.snapshot import CREATED, EVENT_TIMESTAMP
 
@@ -57,6 +58,12 @@ def open_store(project: Project, registry: str | None = None) -> FeatureStore:
 
     repo = project.root / "features"
     config = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))
+    zone = config["offline_store"].get("ttl_zone")
+    if zone != project.settings.zone:
+        raise SettingsError(
+            "two zones", where="features/feature_store.yaml", expected=f"ttl_zone: {project.settings.zone}", found=zone,
+            do="Its days must be those of `zone` in params.yaml.",
+        )  # fmt: skip
     config |= {"registry": registry} if registry else {}
     return FeatureStore(repo_path=str(repo), config=RepoConfig(repo_path=repo, **config))
 

@@ -65,8 +65,13 @@ def digest(parts: Mapping[str, str]) -> str:
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return the names of parts that are new, gone or different."""
-    return [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]
+    """Say of each part that is not the same whether it was added, removed or changed.
+
+    >>> changes({"feature a": "1", "feature b": "2"}, {"feature b": "3", "feature c": "4"})
+    ['feature b changed', 'feature c added', 'feature a removed']
+    """
+    names = [name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name)]
+    return [f"{n} {'added' if n not in before else 'changed' if n in now else 'removed'}" for n in names]
 
 
 def kept_events(

@@ -15,6 +15,7 @@ from lockstep.errors import DataError, LockstepError, UserError
 from lockstep.stage import QUIET
 
 __all__ = [
+    "UNREAD",
     "StageBusy",
     "StageFailed",
     "changed",
@@ -24,6 +25,12 @@ __all__ = [
     "stages",
 ]
 
+
+UNREAD = (
+    "Mend dvc.yaml: a stage whose section of params.yaml is gone goes too (docs/your-own-data.md)."
+    " A broken dvc.lock may be removed, or restored with `git checkout dvc.lock`."
+)
+"""What to do where DVC cannot read the project."""
 
 _CHATTER = (
     "Generating lock file", "Updating lock file", "To track the changes with git", "\tgit add", "To enable auto",
@@ -104,7 +111,7 @@ def _repo(root: Path) -> Iterator[Any]:
     except DvcException as e:
         raise UserError(
             "DVC cannot read the pipeline", where="dvc.yaml and dvc.lock", found=str(e).rstrip("."),
-            do="Mend dvc.yaml; a broken dvc.lock may be removed or restored with `git checkout dvc.lock`.",
+            do=UNREAD,
         ) from e  # fmt: skip
 
 

@@ -13,7 +13,16 @@ from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
-from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, read_landings, write_landings
+from lockstep.landings import (
+    EMPTY,
+    Landing,
+    check_sealed,
+    content_hash,
+    partition,
+    read_landings,
+    require_contracts,
+    write_landings,
+)  # fmt: skip
 
 __all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
 
@@ -53,6 +62,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         the one that was sealed.
     """
     ledger = check_sealed(root, missing_is_fine=True)
+    require_contracts(ledger, contracts)
     beside = root / "state/landing"
     shutil.rmtree(beside, ignore_errors=True)
     start = max((date.fromordinal(line.landing_day.toordinal() + 1) for line in ledger), default=first)
@@ -113,7 +123,8 @@ def _check_past(contract: Contract, past: Mapping[date, pl.DataFrame], sealed: M
                 "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
                 expected=f"{have} sealed rows",
                 found=f"{rows.height} rows{' with other values' if rows.height == have else ''}",
-                do="What turns up late lands on the next unsealed day: see land in params.yaml and the landing module.",
+                do="What turns up late lands on the next unsealed day (docs/raw-data.md); if these are other data than"
+                " were sealed, docs/your-own-data.md says how to begin anew.",
             )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from lockstep.errors import DataError
 from lockstep.files import file_hash, tree_hash, write_text
 
 __all__ = [
+    "ANEW",
     "EMPTY",
     "Landing",
     "check_data",
@@ -31,11 +32,18 @@ __all__ = [
     "content_hash",
     "partition",
     "read_landings",
+    "require_contracts",
     "sealed_days",
     "snapshot_days",
     "sources",
     "write_landings",
 ]
+
+ANEW = (
+    "For other data begin anew: `git rm -qf --ignore-unmatch landings.csv data.dvc dvc.lock`, then"
+    " `git clean -qxdf data artifacts state`, `git commit -m 'Begin anew'`, `lockstep land` (docs/your-own-data.md)."
+)
+"""What to type where the seals are of other data: they go in a commit of the user's own, never by themselves."""
 
 EMPTY = "-"
 """The hash of a day that was sealed without rows: it has a line and no file."""
@@ -111,6 +119,15 @@ def read_landings(path: Path) -> list[Landing]:
     return landings
 
 
+def require_contracts(landings: Iterable[Landing], contracts: Mapping[str, Contract]) -> None:
+    """Raise DataError where a table is sealed that has no contract: nobody could land or judge it."""
+    if unknown := sorted({line.table for line in landings} - contracts.keys()):
+        raise DataError(
+            "a sealed table has no contract", where="features/contracts", expected=", ".join(unknown),
+            found=", ".join(sorted(contracts)), do=f"Restore it from git. {ANEW}",
+        )  # fmt: skip
+
+
 def write_landings(landings: Iterable[Landing], path: Path) -> None:
     """Write the ledger; only `lockstep land` does."""
     text, lines = io.StringIO(), list(landings)
@@ -181,13 +198,15 @@ def check_sealed(root: Path, *, missing_is_fine: bool = False) -> list[Landing]:
         if line.byte_hash != EMPTY and not (missing_is_fine and not (root / "data" / line.path).is_file()):
             check_partition(root / "data", line)
             names.add(line.path)
-    for found in sorted((root / "data").rglob("*")) if not missing_is_fine else []:
-        name = found.relative_to(root / "data").as_posix()
-        if found.is_file() and name not in names:
-            raise DataError(
-                "a file that was never sealed", where=f"data/{name}",
-                do="Remove it, or run `lockstep land` when an interrupted landing left it.",
-            )  # fmt: skip
+    if missing_is_fine:
+        return landings
+    files = (p.relative_to(root / "data").as_posix() for p in (root / "data").rglob("*") if p.is_file())
+    if strange := sorted(set(files) - names):
+        raise DataError(
+            "a file that was never sealed", where=f"data/{strange[0]}", found=f"{len(strange)} of them",
+            do="Run `lockstep land` when an interrupted landing left them; otherwise remove them, all by"
+            " `git clean -qxdf data`, after which `lockstep land` refills what is sealed.",
+        )  # fmt: skip
     return landings
 
 
@@ -217,7 +236,8 @@ def _check_prefix(root: Path) -> None:
             raise DataError(
                 "a sealed line was rewritten", where=f"landings.csv line {number}", expected=line,
                 found=now[number - 1] if len(now) >= number else "nothing",
-                do="Restore it with `git checkout landings.csv`: what turns up later belongs to the next unsealed day.",
+                do="Restore it with `git checkout HEAD landings.csv`: what turns up later belongs to the next unsealed"
+                f" day. {ANEW}",
             )  # fmt: skip
 
 

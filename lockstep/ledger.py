@@ -105,7 +105,8 @@ def _lines(root: Path, data: str) -> dict[str, str]:
         lines[question] = f"{rows} rows, {base}, {dataset['hashes']['dataset'][:12]}"
         for name, m in judged.items():
             lines[f"{question} {name}"] = f"AUC {m['auc']:.4f} [{m['auc_low']:.4f}, {m['auc_high']:.4f}]"
-    lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
+    if project(root).settings.shadow:
+        lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
     lines["online"] = proven(project(root)) or "nothing"
     return lines
 

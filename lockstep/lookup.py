@@ -169,7 +169,7 @@ class LookUp:
                 )  # fmt: skip
             known = known or bool(one.whole[0]) or view.missing == "default"
             if not one.whole[0] and view.missing == "refuse":
-                raise self._nobody(keys)
+                raise self._nobody({key: keys[key] for key in view.keys})
             if view.missing == "refuse" or at < snapshot:
                 check_age(snapshot, at, view, zone)
             if one.whole[0] and not expired(snapshot, at, view, zone):

@@ -31,10 +31,8 @@ PLOTS = {
 
 def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
     """Render the page of a run from ``artifacts/`` to `path`."""
-    artifacts, questions = root / "artifacts", scores(root)
-    models = {
-        question: sorted(set(judged) & {*project(root).settings.models}) for question, judged in questions.items()
-    }
+    artifacts, questions, settings = root / "artifacts", scores(root), project(root).settings
+    models = {question: sorted(set(judged) & {*settings.models}) for question, judged in questions.items()}
     every = sorted(m for some in models.values() for m in some)
     html = template("page.html").render(
         ledger=ledger,
@@ -44,11 +42,15 @@ def write_page(root: Path, ledger: Mapping[str, str], path: Path) -> None:
         cards={m: json.dumps(read_json(artifacts / "evaluate" / m / "card.json"), indent=2) for m in every},
         tables=read_json(artifacts / "validation.json")["tables"],
         views=read_json(artifacts / "features.json")["views"],
-        shadow=read_json(artifacts / "shadow/shadow.json"),
-        drift=pl.read_csv(artifacts / "shadow/drift.csv").sort("psi", descending=True, nulls_last=True).to_dicts(),
+        **(_comparison(artifacts / "shadow") if settings.shadow else {}),
         number=lambda value: "-" if value is None else f"{value:.4f}",
     )
     write_text(html, path)
+
+
+def _comparison(folder: Path) -> dict[str, Any]:
+    drift = pl.read_csv(folder / "drift.csv").sort("psi", descending=True, nulls_last=True)
+    return {"shadow": read_json(folder / "shadow.json"), "drift": drift.to_dicts()}
 
 
 def template(name: str) -> Template:

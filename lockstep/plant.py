@@ -193,7 +193,7 @@ def _turn(file: Path) -> None:
 
 
 def _label_echo(p: Project, honest: Sample, before: Report, root: Path) -> Outcome:  # noqa: ARG001 - as the others
-    question = p.settings.shadow.question
+    question = p.settings.models[p.settings.serve.model].question
     rows = _training(p, question).filter(pl.col(PART) == "train")
     label = pl.col("label")
     echo = pl.when(pl.int_range(pl.len()) % 200 == 0).then(1 - label).otherwise(label).alias("status")

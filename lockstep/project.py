@@ -49,6 +49,8 @@ class Project:
 
     def modules(self, role: str) -> list[str]:
         """Return the names of the modules that play `role`."""
+        if role not in self.names and role in OPTIONAL:
+            return []
         if role not in self.names:
             raise SettingsError(
                 f"no {role!r}", where="[tool.lockstep] of pyproject.toml", do=did_you_mean(role, self.names)
@@ -106,7 +108,7 @@ class Project:
         found: list[T] = []
         for module in self.load(role):
             found += [v for v in vars(module).values() if isinstance(v, kind) and not any(v is f for f in found)]
-        if not found:
+        if not found and role not in OPTIONAL:
             raise DefinitionError(f"no {kind.__name__}", where=", ".join(self.modules(role)), do="Define one.")
         return found
 
@@ -134,6 +136,7 @@ def project(start: Path | None = None) -> Project:
     )
 
 
+OPTIONAL = ("on_demand",)
 ROLES = ("landing", "contracts", "views", "on_demand", "labels", "services", "flow")
 
 

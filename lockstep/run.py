@@ -20,7 +20,7 @@ from lockstep.contract import load_contracts
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
 from lockstep.evidently_report import report_pending
-from lockstep.graph import changed
+from lockstep.graph import UNREAD, changed
 from lockstep.land import SourceEnds, land, last_sealed
 from lockstep.landings import Landing, check_data, check_sealed
 from lockstep.ledger import Ledger, read_ledger, write_ledger
@@ -149,7 +149,7 @@ def pin_data(root: Path) -> None:
         with Repo(str(root)) as repo:
             repo.add([str(root / "data")])
     except DvcException as e:
-        raise EnvironmentFault("DVC cannot pin the data", where="data.dvc", found=str(e)) from e
+        raise EnvironmentFault("DVC cannot pin the data", where="data.dvc", found=str(e).rstrip("."), do=UNREAD) from e
 
 
 def _flow(project: Project) -> None:

@@ -223,11 +223,12 @@ class Settings(_Frozen):
     models: dict[str, Model]
     evaluate: Evaluate
     serve: Serve
-    shadow: Shadow
+    shadow: Shadow | None = None
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Settings:
-        shown = {"serve.model": self.serve.model, "shadow.challenger": self.shadow.challenger}
+        shown = {"serve.model": self.serve.model}
+        shown |= {"shadow.challenger": self.shadow.challenger} if self.shadow else {}
         named = [(key, "model", name, list(self.models)) for key, name in shown.items()]
         for model, about in self.models.items():
             asked = self.questions.get(about.question)
@@ -242,9 +243,19 @@ class Settings(_Frozen):
             if name not in known:
                 raise ValueError(f"{key} names no {kind}: {name!r}. {did_you_mean(name, known)}")
         for key, name in shown.items():
-            if (found := self.models[name].question) != self.shadow.question:
+            if self.shadow and (found := self.models[name].question) != self.shadow.question:
                 raise ValueError(f"{key} {name!r} answers {found!r}, shadow.question is {self.shadow.question!r}")
         return self
+
+    @property
+    def comparison(self) -> Shadow:
+        """Return how challenger and champion are compared; raise SettingsError where there is no challenger."""
+        if self.shadow is None:
+            raise SettingsError(
+                "no challenger", where="params.yaml", expected="a section `shadow` and its stage in dvc.yaml",
+                do="docs/your-own-data.md says how a second model comes in.",
+            )  # fmt: skip
+        return self.shadow
 
     @property
     def clock(self) -> Zone:

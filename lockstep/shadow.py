@@ -317,11 +317,12 @@ def _side(here: Project, name: str, rows: pl.DataFrame, keys: list[str]) -> Side
 def main() -> None:
     """Run the stage."""
     here = project()
-    asked = here.root / "artifacts/dataset" / here.settings.shadow.question
+    settings = here.settings.comparison
+    asked = here.root / "artifacts/dataset" / settings.question
     rows, row = read_parquet(asked / "training.parquet"), read_json(asked / "columns.json")["keys"]
-    names = (here.settings.serve.model, here.settings.shadow.challenger)
+    names = (here.settings.serve.model, settings.challenger)
     champion, challenger = (_side(here, name, rows, [*row, "cutoff", "part"]) for name in names)
-    found = compare(champion, challenger, row, here.settings.shadow)
+    found = compare(champion, challenger, row, settings)
     write(found, here.root / "artifacts/shadow")
     print(f"{found.summary['decision']}: {found.summary['reason']}")
 

@@ -185,7 +185,7 @@ def _said(built: Built, file: Path, parts: dict[str, str]) -> str:
         before = dict(read_json(file))
     except (DataError, TypeError, ValueError):
         before = {}
-    why = f"{', '.join(changes(before, parts))} changed" if before and before != parts else "not kept from before"
+    why = ", ".join(changes(before, parts)) if before and before != parts else "not kept from before"
     write_json(parts, file)
     name = f"features {built.view.name} v{built.view.version}"
     said = f"{name}: {len(built.kept)} snapshots, {built.rows} rows, {len(built.computed)} computed"

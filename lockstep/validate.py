@@ -18,10 +18,10 @@ import polars as pl
 from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
-from lockstep.errors import DataError, GuaranteeError, did_you_mean
+from lockstep.errors import DataError, GuaranteeError
 from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
 from lockstep.judge import judge
-from lockstep.landings import EMPTY, Landing, check_partition, read_landings
+from lockstep.landings import EMPTY, Landing, check_partition, read_landings, require_contracts
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
 from lockstep.project import project
 from lockstep.stage import progress, stage
@@ -96,10 +96,9 @@ def validate(
 
 def _landed(data: Path, landings: list[Landing], contracts: Mapping[str, Contract]) -> dict[str, list[_Part]]:
     """Read every sealed partition, checked against the schema of the contract in force on its day."""
+    require_contracts(landings, contracts)
     landed: dict[str, list[_Part]] = {table: [] for table in contracts}
     for table in dict.fromkeys(line.table for line in landings):
-        if table not in contracts:
-            raise DataError(f"no contract for table {table!r}", where="landings.csv", do=did_you_mean(table, contracts))
         lines = [x for x in landings if x.table == table and x.byte_hash != EMPTY]
         for version in sorted({line.contract_version for line in lines}):
             contract = contracts[table].at(version)

@@ -1,5 +1,7 @@
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -195,6 +197,25 @@ def test_days_that_the_source_has_not_reached_are_not_sealed_as_empty(root, cont
     with pytest.raises(UserError, match=r"the source ends before the last day to seal.*until <= 2017-03-04"):
         landed(root, contracts, until=date(2017, 12, 31))
     assert everything(root) == {}
+
+
+def test_seals_of_other_data_are_told_in_one_sentence_and_nothing_is_sealed_or_refilled(root, contracts):
+    landed(root, contracts)
+    shutil.rmtree(root / "data")
+    git(root, "init", "-q")
+    git(root, "add", "landings.csv")
+    git(root, "commit", "-qm", "sealed")
+    before, own = everything(root), {"rides": replace(contracts["visits"], table="rides")}
+    for _ in range(2):  # a second try is told the same
+        with pytest.raises(DataError, match=r"no contract in .* expected visits, found rides.* `git rm -qf .*`, then"):
+            landed(root, own)
+        assert everything(root) == before
+    (root / "landings.csv").unlink()  # not committed: git still holds the seals
+    with pytest.raises(DataError, match=r"a sealed line was rewritten in .* begin anew: `git rm "):
+        landed(root, own)
+    git(root, "rm", "-qf", "--ignore-unmatch", "landings.csv", "data.dvc", "dvc.lock")
+    git(root, "commit", "-qm", "Begin anew")
+    assert {line.table for line in landed(root, own)} == {"rides"}
 
 
 def test_landing_stops_at_a_sealed_file_that_was_changed(root, contracts):

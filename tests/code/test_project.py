@@ -12,8 +12,10 @@ import pytest
 import yaml
 
 from lockstep.closure import closure, closure_hash
+from lockstep.define import OnDemandView
 from lockstep.deps import check_deps, write_deps
 from lockstep.errors import DefinitionError, SettingsError
+from lockstep.feast_objects import open_store
 from lockstep.graph import stages
 from lockstep.project import Project, project
 
@@ -52,6 +54,16 @@ def test_every_stage_depends_on_the_lock():
 def test_the_zone_of_feast_is_the_zone_of_the_settings():
     store = yaml.safe_load((ROOT / "features/feature_store.yaml").read_text())
     assert store["offline_store"]["ttl_zone"] == project(ROOT).settings.zone
+
+
+@pytest.mark.filterwarnings("ignore")  # Feast's own
+def test_a_store_whose_days_are_of_another_zone_is_refused(tmp_path):
+    (tmp_path / "features").mkdir()
+    for name, zone in {"params.yaml": "Europe/Berlin", "features/feature_store.yaml": "America/New_York"}.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        (tmp_path / name).write_text(text.replace("America/New_York", zone), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"two zones in .*: expected ttl_zone: Europe/Berlin, found America/New_Y"):
+        open_store(Project(tmp_path, {}))
 
 
 def test_the_graph_lists_stages_after_what_they_wait_for():
@@ -122,6 +134,7 @@ def test_a_role_that_is_not_named_or_cannot_be_imported_says_so(tmp_path):
         DefinitionError, match=r"a module cannot be imported in \[tool.lockstep\] views.*No module named 'nowhere'"
     ):
         Project(tmp_path, {"views": ["nowhere.at_all"]}).load("views")
+    assert Project(tmp_path, {}).objects("on_demand", OnDemandView) == []  # a project may do without
     (tmp_path / "pyproject.toml").write_text("[tool.lockstep]\nviewz = 'x'\n")
     with pytest.raises(SettingsError, match=r"unknown role 'viewz'.*Did you mean 'views'"):
         project(tmp_path)

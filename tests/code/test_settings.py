@@ -71,3 +71,11 @@ def test_settings_are_frozen_and_read_as_types():
 def test_no_settings_at_all_says_where_to_run(tmp_path):
     with pytest.raises(SettingsError, match="Run inside a Lockstep project"):
         read_settings(tmp_path / "params.yaml")
+
+
+def test_one_model_needs_no_challenger_and_a_comparison_says_what_it_needs(written):
+    text = PARAMS.read_text(encoding="utf-8")
+    settings = read_settings(written(text[text.index("\nshadow:") :], "\n"))
+    assert settings.serve.model == "rfm"
+    with pytest.raises(SettingsError, match=r"no challenger in params.yaml: expected a section `shadow` and its stage"):
+        _ = settings.comparison

@@ -1,10 +1,12 @@
 """Two clocks: the training set as known on an old day is the same bytes whatever has landed since."""
 
 import datetime as dt
+import json
 
 import polars as pl
 import pytest
 
+from lockstep.files import file_hash
 from tests.conftest import lockstep
 from tests.data.test_run import plant, repro, unseal
 
@@ -39,8 +41,12 @@ def built(folder, until):
 def training(folder, known, question="lapse"):
     done = lockstep(folder, "dataset", "--known", known, "--question", question, "--to", "state/out")
     assert done.returncode == 0, done.stderr
-    assert f"rows as known on {known}" in done.stdout
-    return (folder / "state/out/training.parquet").read_bytes()
+    out = folder / "state/out" / question / known
+    assert f"rows of {question} as known on {known}" in done.stdout
+    about = json.loads((out / "dataset.json").read_text())
+    assert (about["question"], about["known"]) == (question, known)
+    assert about["hashes"]["dataset"] == file_hash(out / "training.parquet")
+    return (out / "training.parquet").read_bytes()
 
 
 def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_further_landings(
@@ -56,17 +62,17 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
     built(folder, "2017-10-15")
     early = training(folder, "2017-09-18")
     assert training(folder, "2017-09-18") == early
-    rows = pl.read_parquet(folder / "state/out/training.parquet")
+    rows = pl.read_parquet(early)
     assert rows["cutoff"].n_unique() == 21
     assert rows["part"].unique().to_list() == ["train"]
     baskets = training(folder, "2017-09-18", "back")
-    requests = pl.read_parquet(folder / "state/out/training.parquet")
+    requests = pl.read_parquet(baskets)
 
     built(folder, "2017-11-20")  # a day without rows, late rows, corrections and deletions
     assert "transactions,2017-10-18,0,-,-," in (folder / "landings.csv").read_text()
     assert training(folder, "2017-09-18") == early
     late = training(folder, "2017-11-13")
-    values = pl.read_parquet(folder / "state/out/training.parquet")
+    values = pl.read_parquet(late)
 
     built(folder, "2017-12-31")  # what changed to and fro once more, and rows deleted that had been corrected
     assert training(folder, "2017-11-13") == late
@@ -74,14 +80,14 @@ def test_the_training_set_as_known_on_a_day_is_the_same_bytes_before_and_after_f
 
     # Lines of July were corrected and deleted in October, and baskets of July came: no request of July knows.
     assert training(folder, "2017-09-18", "back") == baskets
-    training(folder, "2017-11-13", "back")
-    again = pl.read_parquet(folder / "state/out/training.parquet")
+    again = pl.read_parquet(training(folder, "2017-11-13", "back"))
     assert again["cutoff"].max() > requests["cutoff"].max() > dt.date(2017, 9, 1)
     again = again.filter(pl.col("cutoff") <= requests["cutoff"].max())
     assert again.drop("label").equals(requests.drop("label"))
 
-    training(built_slice, "2017-11-13")  # the same year without all this
-    honest = pl.read_parquet(built_slice / "state/out/training.parquet").filter(pl.col("household_id") % 100 == 0)
+    honest = pl.read_parquet(training(built_slice, "2017-11-13")).filter(  # the same year without all this
+        pl.col("household_id") % 100 == 0
+    )
     both = honest.join(values, on=["household_id", "cutoff"], suffix="_now", validate="1:1")
     assert both.height == honest.height == values.height
     moved = both.filter(pl.col("lifetime_value") != pl.col("lifetime_value_now"))["cutoff"]

@@ -117,7 +117,7 @@ def test_one_look_up_reads_the_household_its_store_and_both_together(online_slic
         values, _, defaults = lookup.read(names, views, {**pair, "store_id": min(stranger)}, at)  # never there
         assert values["trips_90d"] == expected["trips_90d"]
         assert (values["trips_here_90d"], defaults) == (0, ["trips_here_90d"])
-        with pytest.raises(UnknownEntity, match=r"nobody by household_id 999999, store_id 999999 in snapshot"):
+        with pytest.raises(UnknownEntity, match=r"nobody by household_id 999999 in snapshot"):
             lookup.read(names, views, {"household_id": 999999, "store_id": 999999}, at)
 
 
