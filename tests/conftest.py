@@ -19,13 +19,14 @@ settings.register_profile("lockstep", deadline=None)  # a slow machine is no fau
 settings.load_profile("lockstep")
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
-LONGEST = """data/test_run data/test_schedule data/test_known data/test_till data/test_online data/test_serving
-data/test_bad_data data/test_prove data/test_feature_versions data/test_delta data/test_notebooks""".split()
+LONGEST = [
+    "run", "schedule", "known", "till", "online", "serving", "bad_data", "prove", "feature_versions", "delta", "notebooks",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files: processes that run tests take them in this order, and should end together."""
-    order = {ROOT / f"tests/{name}.py": n for n, name in enumerate(LONGEST)}
+    order = {ROOT / f"tests/data/test_{name}.py": n for n, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 

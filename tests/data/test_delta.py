@@ -8,7 +8,7 @@ from deltalake import write_deltalake
 
 from lockstep.landings import read_landings
 from tests.conftest import ROOT, lockstep
-from tests.data.test_run import repro, unseal
+from tests.data.copies import repro, unseal
 
 FIRST = "2017-10-15"
 

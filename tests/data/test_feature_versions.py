@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from tests.conftest import ENV, lockstep
+from tests.data.copies import ask_lapse_alone
 from tests.data.test_online import keys
 from tests.data.test_serving import forge, refused, serving
 
@@ -84,6 +85,7 @@ def versions(built_slice, once):
         shutil.copytree(built_slice, folder, symlinks=True)
         add(folder, "features/household.py", VIEWS)
         add(folder, "features/services.py", SERVICES)
+        ask_lapse_alone(folder)
 
     return once("versions", make)
 
