@@ -1,8 +1,7 @@
 """The second question from raw rows to a served answer: asked at the till, about a basket."""
 
 import json
-import subprocess
-import sys
+from datetime import date
 
 import polars as pl
 import pytest
@@ -12,15 +11,15 @@ from lockstep.errors import GuaranteeError
 from lockstep.files import file_hash
 from lockstep.graph import changed, run_stage
 from lockstep.leakage import leakage
+from lockstep.predictor import Predictor
 from lockstep.project import project
 from tests.code.definitions import Ours
-from tests.conftest import ENV, lockstep
-from tests.data.test_serving import refused, serving
+from tests.data.test_serving import put_online, refused, serving
 
 # Feast 0.67 imports modules that warn of their own future.
 pytestmark = pytest.mark.filterwarnings("ignore:::feast", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
 
-DAY = "2017-12-11"
+DAY = date(2017, 12, 11)
 """A cut-off of the test part."""
 
 
@@ -42,33 +41,20 @@ def test_the_label_is_another_trip_on_one_of_the_seven_days_after(built_slice):
     assert set(rows["basket_id"]) == asked  # all of those days but of households that nobody had seen
 
 
-SERVED = """
-import sys, polars as pl
-from datetime import date
-from lockstep.predictor import Predictor
-from lockstep.project import project
-
-till = Predictor(project(), "till")
-test = pl.read_parquet("artifacts/dataset/back/training.parquet").filter(cutoff=date.fromisoformat(sys.argv[1]))
-scores = pl.read_parquet("artifacts/evaluate/till/predictions.parquet").select("basket_id", "score")
-rows = test.join(scores, on="basket_id", how="left", maintain_order="left")
-for row in rows.iter_rows(named=True):
-    asked = {name: row[name] for name in (*till.keys, *till.request)}
-    answer = till.predict(asked, row["event_timestamp"])
-    assert answer.days_behind == 0
-    assert answer.score == row["score"], (row, answer)
-    assert answer.features == {name: row[name] for name in till.features}, (row, answer)
-print(rows.height)
-"""
-
-
 def test_every_basket_of_a_day_gets_the_score_and_the_features_that_training_has_for_it(offline_slice):
     """The requests of a past day, asked of a store that holds that day's snapshot: bit for bit the training rows."""
-    assert lockstep(offline_slice, "materialize", "--until", DAY).returncode == 0
-    words = [sys.executable, "-c", SERVED, DAY]
-    done = subprocess.run(words, cwd=offline_slice, env=ENV, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 5
+    put_online(offline_slice, DAY)
+    till = Predictor(project(offline_slice), "till")
+    test = pl.read_parquet(offline_slice / "artifacts/dataset/back/training.parquet").filter(cutoff=DAY)
+    scores = pl.read_parquet(offline_slice / "artifacts/evaluate/till/predictions.parquet")
+    rows = test.join(scores.select("basket_id", "score"), on="basket_id", how="left", maintain_order="left")
+    assert rows.height > 5
+    for row in rows.iter_rows(named=True):
+        asked = {name: row[name] for name in (*till.keys, *till.request)}
+        answer = till.predict(asked, row["event_timestamp"])
+        assert answer.days_behind == 0
+        assert answer.score == row["score"]
+        assert answer.features == {name: row[name] for name in till.features}
 
 
 def test_a_request_names_its_keys_and_what_the_till_knows_and_is_told_what_is_missing_or_wrong(online_slice):
