@@ -20,8 +20,8 @@ settings.load_profile("lockstep")
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
 LONGEST = [
-    "run", "schedule", "known", "till", "online", "serving", "bad_data", "prove", "feature_versions", "delta",
-    "notebooks",
+    "run", "schedule", "known", "feature_versions", "serving", "online", "prove", "bad_data", "shadow", "notebooks",
+    "till", "vectors", "delta", "snapshots",
 ]  # fmt: skip
 
 
