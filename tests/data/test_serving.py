@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -21,10 +21,8 @@ import pytest
 from lockstep.catalogue import Catalogue
 from lockstep.dataset import join_features
 from lockstep.errors import LockstepError
-from lockstep.materialize import materialize
 from lockstep.model_file import open_model
 from lockstep.online import write_proof
-from lockstep.parity import prove_parity
 from lockstep.predictor import Predictor
 from lockstep.project import project
 from tests.conftest import ENV, lockstep
@@ -41,12 +39,6 @@ def forge(folder, statement, *values):
     sql(folder, statement, *values)
     sql(folder, "PRAGMA wal_checkpoint(TRUNCATE)")
     write_proof(project(folder), "planted")
-
-
-def put_online(folder, day=None):
-    """Do what `lockstep materialize` does."""
-    materialize(project(folder), day)
-    prove_parity(project(folder))
 
 
 @contextlib.contextmanager
@@ -314,12 +306,12 @@ def test_before_anything_is_online_there_is_no_score_and_then_there_is_without_a
         assert "no answer yet: nothing is online" in client.first
         for answer in (client.post("/predict", json={"household_id": household}), client.get("/health")):
             refused(answer, 503, r"nothing is online in .*online.json: found no such file. Run `lockstep materialize`")
-        put_online(folder, date(2017, 12, 20))
+        assert lockstep(folder, "materialize", "--until", "2017-12-20").returncode == 0
         refused(client.post("/predict", json={"household_id": household}), 503, r"a stale snapshot.*found 2017-12-20")
         refused(client.get("/health"), 503, r"a stale snapshot")
         before = {"household_id": household, "at": "2017-12-21T00:00:00Z"}
         assert client.post("/predict", json=before).json()["snapshot"] == "2017-12-20T05:00:00Z"
-        put_online(folder)
+        assert lockstep(folder, "materialize").returncode == 0
         assert client.post("/predict", json={"household_id": household}).json()["snapshot"] == "2018-01-01T05:00:00Z"
         refused(client.post("/predict", json=before), 422, r"the online store holds no history")
         assert client.get("/health").status_code == 200

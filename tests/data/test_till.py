@@ -11,10 +11,12 @@ from lockstep.errors import GuaranteeError
 from lockstep.files import file_hash
 from lockstep.graph import changed, run_stage
 from lockstep.leakage import leakage
+from lockstep.materialize import materialize
+from lockstep.parity import prove_parity
 from lockstep.predictor import Predictor
 from lockstep.project import project
 from tests.code.definitions import Ours
-from tests.data.test_serving import put_online, refused, serving
+from tests.data.test_serving import refused, serving
 
 # Feast 0.67 imports modules that warn of their own future.
 pytestmark = pytest.mark.filterwarnings("ignore:::feast", "ignore::DeprecationWarning", "ignore::RuntimeWarning")
@@ -43,7 +45,8 @@ def test_the_label_is_another_trip_on_one_of_the_seven_days_after(built_slice):
 
 def test_every_basket_of_a_day_gets_the_score_and_the_features_that_training_has_for_it(offline_slice):
     """The requests of a past day, asked of a store that holds that day's snapshot: bit for bit the training rows."""
-    put_online(offline_slice, DAY)
+    materialize(project(offline_slice), DAY)
+    prove_parity(project(offline_slice))
     till = Predictor(project(offline_slice), "till")
     test = pl.read_parquet(offline_slice / "artifacts/dataset/back/training.parquet").filter(cutoff=DAY)
     scores = pl.read_parquet(offline_slice / "artifacts/evaluate/till/predictions.parquet")
