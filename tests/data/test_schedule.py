@@ -20,7 +20,7 @@ from lockstep.landings import read_landings
 from tests.conftest import ENV, ROOT, lockstep
 from tests.data.copies import ask_lapse_alone
 
-LIMIT = 400  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
+LIMIT = 900  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
 
 
 @pytest.fixture
