@@ -19,6 +19,16 @@ settings.register_profile("lockstep", deadline=None)  # a slow machine is no fau
 settings.load_profile("lockstep")
 ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
+LONGEST = [
+    "run", "schedule", "known", "feature_versions", "serving", "online", "prove", "bad_data", "shadow", "notebooks",
+    "till", "vectors", "delta", "snapshots",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: processes that run tests take them in this order, and should end together."""
+    order = {ROOT / f"tests/data/test_{name}.py": n for n, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def git(folder: Path, *words: str) -> str:
@@ -92,7 +102,12 @@ def copy(tmp_path):
     """Copy a project into this test's own folder."""
 
     def copied(folder: Path, name: str = "project") -> Path:
-        shutil.copytree(folder, tmp_path / name, symlinks=True)
+        shutil.copytree(folder, tmp_path / name, symlinks=True, copy_function=_link_cached)
         return tmp_path / name
 
     return copied
+
+
+def _link_cached(source: str, target: str) -> None:
+    """Copy a file, but for those of DVC's cache, which are named by their content and never written again."""
+    (os.link if "/.dvc/cache/files/" in source else shutil.copy2)(source, target)

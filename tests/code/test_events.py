@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from lockstep import agg
 from lockstep.clock import INSTANT, Zone
-from lockstep.contract import Contract, load_contracts
+from lockstep.contract import Contract
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View, source
 from lockstep.derive import event_schema
@@ -19,6 +19,7 @@ from lockstep.events import Events
 from lockstep.snapshot import snapshot
 from lockstep.snapshots import Built, _computed_together
 from lockstep.tables import Table
+from tests.code import definitions
 
 ZONE = Zone("America/New_York")
 FIRST, LAST = date(2017, 3, 2), date(2017, 3, 6)
@@ -27,25 +28,8 @@ ABOUT = [Feature("n", agg.count()), Feature("spent", agg.sum("price", days=2)), 
 
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory) -> Contract:
-    folder = tmp_path_factory.mktemp("contracts")
-    (folder / "visits.yaml").write_text(
-        """
-table: visits
-version: 1
-owner: tests
-event_time: at
-key: [id]
-calendar: daily
-lateness: {days: null, then: flag}
-columns:
-  id: {type: int64}
-  who: {type: int64}
-  at: {type: instant}
-  cents: {type: int64}
-""",
-        encoding="utf-8",
-    )
-    return load_contracts(folder)["visits"]
+    columns = {"id": "int64", "who": "int64", "at": "instant", "cents": "int64"}
+    return definitions.contract(tmp_path_factory.mktemp("contracts"), columns)
 
 
 def table(contract: Contract, rows: list[tuple]) -> Table:
@@ -227,9 +211,8 @@ def test_a_key_that_does_not_tell_events_apart_is_refused(contract):
 
 
 def test_events_of_tables_without_event_times_are_derived_once_for_days_that_know_the_same(contract, tmp_path):
-    text = "table: offers\nversion: 1\nowner: tests\nevent_time: null\nkey: [id]\ncalendar: irregular\n"
-    text += "lateness: {days: null, then: flag}\ncolumns:\n  id: {type: int64}\n  start: {type: date}\n"
-    (tmp_path / "offers.yaml").write_text(text)
+    about = {"table": "offers", "event_time": None, "calendar": "irregular"}
+    announced = definitions.contract(tmp_path, {"id": "int64", "start": "date"}, **about)
     rows = pl.DataFrame(
         [(1, date(2017, 3, 3), None, False, date(2017, 3, 1)), (2, date(2017, 3, 9), None, False, date(2017, 3, 4))],
         schema={
@@ -244,7 +227,7 @@ def test_events_of_tables_without_event_times_are_derived_once_for_days_that_kno
         calls.append(1)
         return offers
 
-    events = Events(offers, {"offers": Table(load_contracts(tmp_path)["offers"], rows, ZONE)}, FIRST, LAST)
+    events = Events(offers, {"offers": Table(announced, rows, ZONE)}, FIRST, LAST)
     found = {n: events.known(date(2017, 3, n))["id"].to_list() for n in (2, 3, 4, 5, 6)}
     assert found == {2: [1], 3: [1], 4: [1], 5: [1, 2], 6: [1, 2]}  # announced ahead: known before they start
     assert len(calls) == 2

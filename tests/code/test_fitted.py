@@ -14,7 +14,6 @@ from features.category import SIZE, VECTOR, category_vectors, decompose
 from lockstep import agg
 from lockstep.catalogue_page import entries, entry
 from lockstep.clock import INSTANT, Zone, days
-from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes, day_keys
 from lockstep.define import FITTED_AT, Entity, Feature, FittedView, OnDemandView, Source, View
 from lockstep.errors import DefinitionError
@@ -23,7 +22,7 @@ from lockstep.snapshot import feature_schema, snapshot
 from lockstep.snapshots import build
 from lockstep.tables import Table
 from lockstep.vectors import bits
-from tests.code.definitions import catalogue
+from tests.code.definitions import catalogue, contract
 from tests.code.shop import CUSTOMER
 
 # Feast 0.67 imports modules that warn of their own future.
@@ -34,16 +33,6 @@ FIRST, LAST = date(2017, 1, 10), date(2017, 4, 5)
 SCHEMA = {"shop": pl.String, "id": pl.Int64, "at": INSTANT, "cents": pl.Int64}
 VISITS = Source("visits", ("visits",), lambda visits: visits, event_time="at", key=("id",))
 SHOP = Entity("shop", key="shop")
-CONTRACT = """
-table: visits
-version: 1
-owner: tests
-event_time: at
-key: [id]
-calendar: daily
-lateness: {days: null, then: flag}
-columns: {id: {type: int64}, shop: {type: string}, at: {type: instant}, cents: {type: int64}}
-"""
 
 
 def sums(known: pl.DataFrame, day: date) -> pl.DataFrame:
@@ -74,9 +63,8 @@ def events(tmp_path, *rows: tuple[str, int, str, int, str, bool]) -> Events:
     for (day,), part in frame.partition_by("_landing_day", as_dict=True).items():
         files[day] = tmp_path / f"{day}.parquet"
         part.write_parquet(files[day])
-    (tmp_path / "visits.yaml").write_text(CONTRACT, encoding="utf-8")
-    contract = load_contracts(tmp_path)["visits"]
-    return Events(VISITS, {"visits": Table(contract, None, ZONE, files)}, FIRST, LAST)
+    visits = contract(tmp_path, {"id": "int64", "shop": "string", "at": "instant", "cents": "int64"})
+    return Events(VISITS, {"visits": Table(visits, None, ZONE, files)}, FIRST, LAST)
 
 
 @pytest.fixture

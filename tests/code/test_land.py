@@ -16,21 +16,11 @@ from lockstep.files import tree_hash
 from lockstep.land import land
 from lockstep.landings import check_data, content_hash, read_landings, sources
 from lockstep.polars_delta import read_delta
+from tests.code.definitions import contract
 from tests.conftest import git
 
-CONTRACT = """
-table: visits
-version: 1
-owner: tests
-event_time: at
-key: [id]
-calendar: daily
-lateness: {days: null, then: flag}
-columns:
-  id: {type: int64}
-  at: {type: instant}
-  cents: {type: int64, range: {between: [0, null], then: fail}}
-"""
+CENTS = {"type": "int64", "range": {"between": [0, None], "then": "fail"}}
+COLUMNS = {"id": "int64", "at": "instant", "cents": CENTS}
 FIRST, LAST = date(2017, 3, 1), date(2017, 3, 4)
 
 
@@ -49,7 +39,7 @@ RAW = rows((1, 10, 1), (2, 20, 1), (3, 30, 2), (4, 40, 4))
 @pytest.fixture
 def contracts(tmp_path):
     (tmp_path / "contracts").mkdir()
-    (tmp_path / "contracts/visits.yaml").write_text(CONTRACT, encoding="utf-8")
+    contract(tmp_path / "contracts", COLUMNS)
     return load_contracts(tmp_path / "contracts")
 
 
@@ -183,9 +173,8 @@ def test_other_values_for_a_landing_day_that_is_past_are_refused_and_not_lost(ro
 def test_a_day_sealed_by_an_older_contract_is_compared_in_its_columns(root, contracts):
     landed(root, contracts, until=date(2017, 3, 3))
     folder = root.parent / "contracts"
-    (folder / "visits.v1.yaml").write_text(CONTRACT, encoding="utf-8")
-    newer = CONTRACT.replace("version: 1", "version: 2") + "  tip: {type: int64, nullable: true}\n"
-    (folder / "visits.yaml").write_text(newer, encoding="utf-8")
+    (folder / "visits.yaml").rename(folder / "visits.v1.yaml")
+    contract(folder, {**COLUMNS, "tip": {"type": "int64", "nullable": True}}, version=2)
     now = load_contracts(folder)
     wider = RAW.with_columns(tip=pl.lit(5, pl.Int64))
     with pytest.raises(DataError, match=r"2017-03-02: expected 1 sealed rows, found 1 rows with other values"):

@@ -20,7 +20,8 @@ from lockstep.project import project
 from lockstep.run import at_work, land_due
 from lockstep.stage import QUIET
 from lockstep.up import simulated
-from tests.code.test_land import CONTRACT
+from tests.code.definitions import contract
+from tests.code.test_land import COLUMNS
 from tests.conftest import ENV, ROOT, git
 
 SCHEDULES = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
@@ -78,7 +79,7 @@ def test_a_day_of_the_trys_clock_takes_so_many_seconds_and_a_week_seven_of_them(
 def source(tmp_path, monkeypatch):
     """A project whose source has rows for each of the first four days of March 2017; `land.until` is the second."""
     (tmp_path / "contracts").mkdir()
-    (tmp_path / "contracts/visits.yaml").write_text(CONTRACT, encoding="utf-8")
+    contract(tmp_path / "contracts", COLUMNS)
     (tmp_path / "visits_landing.py").write_text(
         "from tests.code.test_land import rows as of\n\n\n"
         "def rows(table, settings, zone):\n    return of((1, 10, 1), (2, 20, 2), (3, 30, 3), (4, 40, 4))\n"

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from lockstep import agg, clock
 from lockstep.agg import EVENT_DAY
 from lockstep.clock import INSTANT, Zone
-from lockstep.contract import load_contracts
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View
 from lockstep.derive import event_schema
@@ -19,6 +18,7 @@ from lockstep.snapshot import feature_schema, snapshot
 from lockstep.snapshots import build
 from lockstep.tables import Table, read_tables
 from tests.code import oracle
+from tests.code.definitions import contract
 
 ZONE = Zone("America/New_York")
 SHOPPER = Entity("shopper", key="who")
@@ -216,22 +216,14 @@ def test_a_window_without_days_a_name_used_twice_and_a_ttl_below_the_grid_are_re
         View("v", [SHOPPER], VISITS, [], ttl_days=0)
 
 
-LINES = """
-table: lines
-version: 1
-owner: tests
-event_time: at
-key: [id]
-calendar: irregular
-lateness: {days: null, then: flag}
-columns: {who: {type: int64}, id: {type: int64}, at: {type: instant}, cents: {type: int64}}
-"""
+def lines_contract(folder, who):
+    columns = {"who": who, "id": "int64", "at": "instant", "cents": "int64"}
+    return {"lines": contract(folder, columns, table="lines", calendar="irregular")}
 
 
 @pytest.mark.parametrize("claim", [{}, {"causal": True}, {"within_day": True, "gap_of": "who"}])
 def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_path, claim):
-    (tmp_path / "lines.yaml").write_text(LINES, encoding="utf-8")
-    contracts = load_contracts(tmp_path)
+    contracts = lines_contract(tmp_path, "int64")
     source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
     about = [Feature("n", agg.count(days=3)), Feature("sum", agg.sum("cents")), Feature("half", pl.col("n") + 0.5)]
     view = View("v", [SHOPPER], source, about, ttl_days=1)
@@ -253,8 +245,7 @@ def test_a_view_of_which_nothing_has_landed_yet_has_snapshots_without_rows(tmp_p
 
 @pytest.mark.parametrize("claim", [{}, {"causal": True}, {"within_day": True}])
 def test_events_of_nobody_are_in_no_row_and_shift_no_others(tmp_path, claim):
-    (tmp_path / "lines.yaml").write_text(LINES.replace("who: {type: int64}", "who: {type: int64, nullable: true}"))
-    contracts = load_contracts(tmp_path)
+    contracts = lines_contract(tmp_path, {"type": "int64", "nullable": True})
     source = Source("s", ("lines",), lambda lines: lines, "at", ("id",), **claim)
     day = date(2017, 3, 11)
     people = [None, 2, None, 1, 2, None]

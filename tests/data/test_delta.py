@@ -8,7 +8,7 @@ from deltalake import write_deltalake
 
 from lockstep.landings import read_landings
 from tests.conftest import ROOT, lockstep
-from tests.data.test_run import repro, unseal
+from tests.data.copies import unseal
 
 FIRST = "2017-10-15"
 
@@ -51,8 +51,9 @@ def test_a_lake_lands_by_the_lines_of_the_page_and_the_card_names_its_versions(b
     assert [x._replace(source="") for x in landed] == honest  # a lake or files: the same bytes
     assert {x.source for x in landed if str(x.landing_day) <= FIRST} == {"delta 0"}
     assert {x.source for x in landed if str(x.landing_day) > FIRST and x.table == "transactions"} == {"delta 1"}
-    done = repro(folder, "evaluate@rfm")
-    assert done.returncode == 0, done.stdout + done.stderr
+    for module, name in {"dataset": "lapse", "evaluate": "rfm"}.items():  # over the same clean rows and snapshots
+        done = lockstep(folder, name, module=f"lockstep.{module}")
+        assert done.returncode == 0, done.stdout + done.stderr
 
     card = json.loads((folder / "artifacts/evaluate/rfm/card.json").read_text())
     assert card["sources"]["transactions"] == ["delta 0", "delta 1"]

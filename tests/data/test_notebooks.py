@@ -16,7 +16,8 @@ def executed(notebook: Path, project: Path, folder: Path):
     """Run a notebook in a kernel of its own, with its working folder in `folder`."""
     nb = nbformat.read(notebook, as_version=4)
     client = nbclient.NotebookClient(nb, timeout=600, resources={"metadata": {"path": str(folder)}})
-    client.execute(env={**ENV, "PYTHONPATH": str(project)})
+    patient = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300"}  # outside a project nobody else says it
+    client.execute(env={**ENV, **patient, "PYTHONPATH": str(project)})
     return nb
 
 

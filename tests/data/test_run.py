@@ -1,4 +1,4 @@
-"""Stories of `lockstep run` on a slice of the real households: what a user does, what goes wrong, what is said."""
+"""Stories of `lockstep run` on a slice of the real households: what it leaves behind, and that it does so again."""
 
 import json
 import os
@@ -7,69 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
-import polars as pl
-import pytest
 import yaml
 
 from lockstep.files import tree_hash
 from lockstep.lock import lock_outputs
 from lockstep.page import write_page
 from tests.conftest import ENV, git, lockstep
-
-BIN = str(Path(sys.executable).parent)
-
-
-def repro(folder: Path, *stages: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `dvc repro` as a shell in an activated environment would."""
-    path = os.pathsep.join([BIN, os.environ["PATH"]])
-    return subprocess.run(
-        ["dvc", "repro", *stages],
-        cwd=folder,
-        env={**ENV, "PATH": path, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def forget(folder: Path) -> None:
-    """Remove everything that was built, and every cache of it."""
-    for name in ("artifacts", "state", ".dvc/cache", ".dvc/tmp"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
-def outputs(folder: Path) -> dict[str, str]:
-    lock = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
-    return {f"{name} {out['path']}": out["md5"] for name, stage in lock.items() for out in stage["outs"]}
-
-
-def plant(folder: Path, change: str) -> None:
-    """Make the landing module of a copy give other transactions: `change` is code on the frame `f`."""
-    with (folder / "features/landing.py").open("a", encoding="utf-8") as handle:
-        handle.write(
-            "\n\n_honest = rows\n\n\ndef rows(table, settings, zone):\n    f = _honest(table, settings, zone)\n"
-            f"    if table == 'transactions':\n{textwrap.indent(change.strip(), ' ' * 8)}\n    return f\n"
-        )
-
-
-def unseal(folder: Path) -> None:
-    """Go back to before the first landing."""
-    shutil.rmtree(folder / "data")
-    for name in ("landings.csv", "data.dvc"):
-        (folder / name).unlink()
-    git(folder, "add", "-A")
-    git(folder, "commit", "-qm", "nothing landed")
-
-
-def one_sentence(done: subprocess.CompletedProcess[str]) -> str:
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    assert len(said) == 1, done.stderr
-    assert "Traceback" not in done.stdout + done.stderr
-    return said[0]
+from tests.data.copies import BIN, forget, one_sentence, repro
 
 
 def test_a_run_ends_with_its_ledger_and_a_page_that_opens_offline(built_slice):
@@ -142,35 +89,21 @@ def test_the_ledger_is_json_for_scripts(built_slice):
     assert json.loads(done.stdout)["page"] == "state/report.html"
 
 
-@pytest.mark.parametrize(
-    ("name", "env"),
-    [
-        ("one thread", {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}),
-        (
-            "é eight",
-            {
-                "POLARS_MAX_THREADS": "8",
-                "OMP_NUM_THREADS": "8",
-                "PYTHONHASHSEED": "9",
-                "TZ": "Asia/Tokyo",
-                "LC_ALL": "C",
-            },
-        ),
-    ],
-)
-def test_dvc_repro_in_a_shell_gives_the_bytes_of_the_flow(built_slice, copy, name, env):
-    folder = copy(built_slice, name)
-    forget(folder)
-    (folder / "dvc.lock").unlink()
-    done = repro(folder, **env)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (folder / "dvc.lock").read_bytes() == (built_slice / "dvc.lock").read_bytes()
-    assert (folder / "artifacts/evaluate/full/card.json").read_bytes() == (
-        built_slice / "artifacts/evaluate/full/card.json"
-    ).read_bytes()
+ONE_THREAD = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+EIGHT_THREADS = {
+    "POLARS_MAX_THREADS": "8", "OMP_NUM_THREADS": "8", "PYTHONHASHSEED": "9", "TZ": "Asia/Tokyo", "LC_ALL": "C",
+}  # fmt: skip
 
 
-def test_ctrl_c_in_the_middle_stops_with_130_and_the_next_run_is_right(built_slice, copy):
+def same_bytes(folder: Path, built: Path) -> None:
+    """Require the lock, and a card as one of the files that it names, of another build."""
+    for name in ("dvc.lock", "artifacts/evaluate/full/card.json"):
+        assert (folder / name).read_bytes() == (built / name).read_bytes(), name
+
+
+def test_ctrl_c_in_the_middle_stops_with_130_and_dvc_repro_in_a_shell_then_gives_the_bytes_of_the_flow(
+    built_slice, copy
+):
     folder = copy(built_slice)
     forget(folder)
     (folder / "dvc.lock").unlink()
@@ -186,145 +119,29 @@ def test_ctrl_c_in_the_middle_stops_with_130_and_the_next_run_is_right(built_sli
     _, said = process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert lockstep(folder, "run").returncode == 0
-    assert outputs(folder) == outputs(built_slice)
-
-
-class TestBadData:
-    @pytest.fixture
-    def folder(self, built_slice, copy):
-        return copy(built_slice)
-
-    def refused(self, folder: Path, code: int, said: str) -> None:
-        lock = (folder / "dvc.lock").read_bytes() if (folder / "dvc.lock").exists() else None
-        done = lockstep(folder, "run")
-        assert done.returncode == code, done.stdout + done.stderr
-        assert re.search(said, one_sentence(done)), done.stderr
-        if lock:
-            assert (folder / "dvc.lock").read_bytes() == lock
-
-    def test_a_byte_changed_in_a_sealed_file(self, folder):
-        path = folder / "data/transactions/2017-06-01.parquet"
-        path.chmod(0o644)
-        path.write_bytes(path.read_bytes()[:-1] + b"X")
-        self.refused(
-            folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet: expected md5"
-        )
-
-    def test_an_emptied_and_a_lost_sealed_file(self, folder):
-        path = folder / "data/transactions/2017-06-01.parquet"
-        path.unlink()
-        self.refused(
-            folder, 2, r"^error: a sealed file is missing in data/transactions/2017-06-01.parquet.*lockstep land"
-        )
-        path.write_bytes(b"")
-        self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet")
-        path.unlink()
-        assert lockstep(folder, "land").returncode == 0
-        assert lockstep(folder, "run").returncode == 0
-
-    def test_raw_data_that_dvc_alone_would_pin_anew_is_stopped_even_after_it_did(self, folder):
-        path = folder / "data/transactions/2017-06-01.parquet"
-        rows = pl.read_parquet(path)
-        path.unlink()
-        rows[1:].write_parquet(path)
-        subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data"], cwd=folder, check=True, env=ENV)
-        self.refused(folder, 2, r"^error: a sealed file was changed in data/transactions/2017-06-01.parquet")
-        path.unlink()
-        rows.with_columns(pl.col("sales_value") + 1).write_parquet(path)  # as many rows, another value
-        done = repro(folder)  # in a shell, without asking us first: validate compares with the ledger
-        assert done.returncode != 0
-        assert "data/transactions/2017-06-01.parquet" in done.stdout + done.stderr
-
-    def test_an_unknown_key_and_a_bad_date_in_the_settings(self, folder):
-        params = folder / "params.yaml"
-        honest = params.read_text()
-        params.write_text(honest.replace("train_until:", "train_untill:"))
-        self.refused(
-            folder,
-            2,
-            r"^error: unknown key 'questions.lapse.dataset.train_untill' in params.yaml. Did you mean 'train_until'\?",
-        )
-        params.write_text(honest.replace('"2017-08-21"', '"2017-08-41"'))
-        self.refused(
-            folder, 2, r"^error: bad value for 'questions.lapse.dataset.train_until' in params.yaml.*YYYY-MM-DD"
-        )
-        params.write_text(
-            honest.replace('"2017-12-04"}', '"2017-12-04"}')
-            .replace('first: "2017-04-03"', 'first: "2017-08-14"')
-            .replace('"2017-09-18"', '"2017-09-04"')
-        )
-        self.refused(folder, 2, r"error: labels of train are not closed")
-
-    def test_a_bad_day_on_the_command_line(self, folder):
-        done = lockstep(folder, "land", "--until", "2017-13-01")
-        assert done.returncode == 2
-        assert re.search(r"^error: bad day in --until.*YYYY-MM-DD", one_sentence(done))
-
-    @pytest.mark.parametrize(
-        ("change", "said"),
-        [
-            ("f = f.rename({'sales_value': 'sale_value'})", r"raw rows of transactions.*sales_value.*sale_value"),
-            ("f = f.drop('quantity')", r"raw rows of transactions.*quantity"),
-            ("f = f.with_columns(pl.col('product_id').cast(pl.String))", r"raw rows of transactions.*product_id"),
-            ("f = f.clear()", r"no rows at all in raw rows of transactions"),
-        ],
-    )
-    def test_a_raw_table_that_was_renamed_thinned_retyped_or_emptied_seals_nothing(
-        self, landed_slice, copy, change, said
-    ):
-        folder = copy(landed_slice)
-        unseal(folder)
-        plant(folder, change)
-        self.refused(folder, 2, rf"^error: .*{said}")
-        assert not (folder / "data").exists()
-        assert not (folder / "landings.csv").exists()
-
-    def test_a_truncated_raw_file_is_named(self, landed_slice, copy, tmp_path):
-        folder = copy(landed_slice)
-        unseal(folder)
-        (tmp_path / "raw.parquet").write_bytes(b"PAR1 and then nothing")
-        plant(folder, f"f = pl.read_parquet({str(tmp_path / 'raw.parquet')!r})")
-        self.refused(folder, 2, r"^error: raw rows cannot be .* in table transactions")
-
-    def test_a_full_disk_says_so_and_the_next_run_is_right(self, landed_slice, built_slice, copy):
-        folder = copy(landed_slice)
-        shutil.rmtree(folder / "data")
-        # A limit on the size of a file fails a write as a full disk does, at any place and without a disk of its own.
-        limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.argv = ['lockstep', 'run']; from lockstep.cli import main; main()"  # noqa: E501
-        done = subprocess.run(
-            [sys.executable, "-c", limited], cwd=folder, env=ENV, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 3, done.stdout + done.stderr
-        assert re.search(r"^error: cannot write: .* in .*parquet. Free some space", one_sentence(done))
-        assert not (folder / "data").exists()
-        assert lockstep(folder, "run").returncode == 0
-        assert outputs(folder) == outputs(built_slice)
-
-
-def test_future_rows_copies_and_rivals_are_counted_and_kept_out_of_every_feature(landed_slice, built_slice, copy):
-    folder = copy(landed_slice)
-    unseal(folder)
-    plant(
-        folder,
-        "one = f.sort('_landing_day', 'basket_id', 'product_id')[:4]; "
-        "future = one[:1].with_columns(pl.col('basket_id') + 1, "
-        "pl.col('transaction_timestamp') + pl.duration(days=9)); "
-        "rival = one[2:3].with_columns(pl.col('sales_value') + 100); "
-        "f = pl.concat([f, future, one[1:2], rival])",
-    )
-    done = lockstep(folder, "run")
+    done = repro(folder, **ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
-    counted = json.loads((folder / "artifacts/validation.json").read_text())["tables"]["transactions"]
-    honest = json.loads((built_slice / "artifacts/validation.json").read_text())["tables"]["transactions"]
-    assert counted["rows"] == honest["rows"] + 3
-    assert counted["duplicates"] == honest["duplicates"] + 1
-    assert counted["quarantined"] == honest["quarantined"] + 3  # the future row, and both of the rivals
-    assert counted["rules"]["future"]["broken"] == 1
-    assert counted["rules"]["conflict"]["broken"] == 2
-    held = pl.read_parquet(folder / "artifacts/quarantine/transactions.parquet")
-    assert sorted(held["rule"].to_list()) == ["conflict", "conflict", "future"]
-    assert "3 quarantined" in done.stdout
+    same_bytes(folder, built_slice)
+    assert lockstep(folder, "run").returncode == 0  # what was stopped goes on: online, and to the verdict
+    same_bytes(folder, built_slice)
+
+
+def test_a_full_disk_says_so_and_the_next_run_on_another_machine_s_threads_and_zone_has_the_same_bytes(
+    landed_slice, built_slice, copy
+):
+    folder = copy(landed_slice, "é eight")
+    shutil.rmtree(folder / "data")
+    # A limit on the size of a file fails a write as a full disk does, at any place and without a disk of its own.
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.argv = ['lockstep', 'run']; from lockstep.cli import main; main()"  # noqa: E501
+    done = subprocess.run(
+        [sys.executable, "-c", limited], cwd=folder, env=ENV, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert re.search(r"^error: cannot write: .* in .*parquet. Free some space", one_sentence(done))
+    assert not (folder / "data").exists()
+    done = lockstep(folder, "run", **EIGHT_THREADS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same_bytes(folder, built_slice)
 
 
 def test_the_modules_that_a_stage_loads_are_among_its_dependencies(built_slice, copy):
@@ -365,39 +182,6 @@ def test_a_first_landing_that_was_stopped_before_its_pin_is_pinned_by_the_next_r
     (folder / "data.dvc").unlink()
     assert lockstep(folder, "run").returncode == 0
     assert (folder / "data.dvc").read_bytes() == pinned
-
-
-def test_a_module_that_the_graph_does_not_know_stops_the_run(built_slice, copy):
-    folder = copy(built_slice)
-    (folder / "features/more.py").write_text("from features.household import household_trips\n")
-    text = (folder / "pyproject.toml").read_text()
-    (folder / "pyproject.toml").write_text(
-        text.replace('"features.household"', '"features.household", "features.more"')
-    )
-    done = lockstep(folder, "run")
-    assert done.returncode == 1
-    assert re.search(r"^error: code dependencies.*missing features/more.py.*lockstep deps --write", one_sentence(done))
-
-
-WRONG = {
-    r"^error: not Python in features/household.py line \d+: found ": ("features/household.py", "    ],\n)", "    \n)"),
-    r"unknown feature 'trips_90' .* Did you mean 'trips_90d'\?": ("features/services.py", '"trips_90d"', '"trips_90"'),
-    r"unknown event column 'valu' .* mean 'value'\?": ("features/household.py", 'agg.sum("value")', 'agg.sum("valu")'),
-    r"full.service names no service of lapse: 'ful'. Did": ("params.yaml", "service: full", "service: ful"),
-    r"^error: no service 'till' in params.yaml. Did you mean 'tall'\?": ("features/services.py", '"till",', '"tall",'),
-}
-
-
-@pytest.mark.parametrize(("said", "edit"), WRONG.items())
-def test_a_wrong_definition_is_told_before_prefect_starts(built_slice, copy, edit, said):
-    folder, (file, old, new) = copy(built_slice), edit
-    text = (folder / file).read_text(encoding="utf-8")
-    assert old in text
-    (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
-    done = lockstep(folder, "run")
-    assert done.returncode == 2
-    assert re.search(said, one_sentence(done))
-    assert "starting Prefect" not in done.stdout
 
 
 def test_where_model_bytes_differ_from_the_checked_in_ones_the_lock_stays_and_the_verdict_counts(built_slice, copy):

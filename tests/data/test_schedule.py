@@ -18,14 +18,16 @@ import pytest
 from lockstep.clone import copy_project
 from lockstep.landings import read_landings
 from tests.conftest import ENV, ROOT, lockstep
+from tests.data.copies import ask_lapse_alone
 
-LIMIT = 400  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
+LIMIT = 900  # seconds in which a run must have fired and finished; a schedule that never fires would wait for ever
 
 
 @pytest.fixture
 def project(tmp_path):
-    """This project on one household in twenty, nothing landed."""
+    """This project with one of its questions, nothing landed."""
     folder = copy_project(ROOT, tmp_path / "project", keep_one_in=20)
+    ask_lapse_alone(folder)
     yield folder
     for process in mine(folder):  # a test that failed must not leave a server behind
         process.kill()
@@ -46,7 +48,7 @@ def mine(folder: Path) -> list[psutil.Process]:
 
 def up(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lockstep", "up", *words],
+        [sys.executable, "-m", "lockstep", "up", "--keep-one-in", "100", *words],
         cwd=folder, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

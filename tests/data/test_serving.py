@@ -20,8 +20,10 @@ import pytest
 
 from lockstep.catalogue import Catalogue
 from lockstep.dataset import join_features
+from lockstep.errors import LockstepError
 from lockstep.model_file import open_model
 from lockstep.online import write_proof
+from lockstep.predictor import Predictor
 from lockstep.project import project
 from tests.conftest import ENV, lockstep
 from tests.data.test_online import KILLED, TABLE, entity_key, keys, said, sql
@@ -362,6 +364,11 @@ class TestFittedStateThatIsNotTheModels:
         assert (served, process.returncode, len(told)) == ("", 2, 1), told
         assert re.search(text, told[0])
 
+    def never_loads(self, folder, text):
+        """What `lockstep serve` loads, in this process: the first story shows that it tells this and ends."""
+        with pytest.raises(LockstepError, match=text):
+            Predictor(project(folder), "rfm")
+
     @pytest.mark.parametrize("name", ["model.skops", "preprocess.skops"])
     def test_missing_altered_and_foreign(self, folder, name):
         path = folder / "artifacts/model/rfm" / name
@@ -369,22 +376,22 @@ class TestFittedStateThatIsNotTheModels:
         path.unlink()
         self.never_serves(folder, rf"^error: no model file in .*rfm/{name}")
         path.write_bytes(honest[:-1] + bytes([honest[-1] ^ 1]))
-        self.never_serves(folder, rf"^error: altered model file in .*rfm/{name}")
+        self.never_loads(folder, rf"^altered model file in .*rfm/{name}")
         path.write_bytes((folder / "artifacts/model/full" / name).read_bytes())
-        self.never_serves(folder, rf"^error: altered model file in .*rfm/{name}")
+        self.never_loads(folder, rf"^altered model file in .*rfm/{name}")
 
     def test_another_models_files_and_card_in_its_place(self, folder):
         for kind in ("model", "evaluate"):
             shutil.rmtree(folder / "artifacts" / kind / "rfm")
             shutil.copytree(folder / "artifacts" / kind / "full", folder / "artifacts" / kind / "rfm")
-        self.never_serves(folder, r"^error: another model's files in artifacts of rfm: expected rfm, found full")
+        self.never_loads(folder, r"^another model's files in artifacts of rfm: expected rfm, found full")
 
     def test_a_card_that_is_missing_or_broken(self, folder):
         card = folder / "artifacts/evaluate/rfm/card.json"
         card.write_text("{")
-        self.never_serves(folder, r"^error: not JSON in .*card.json")
+        self.never_loads(folder, r"^not JSON in .*card.json")
         card.unlink()
-        self.never_serves(folder, r"^error: a file is missing in .*card.json")
+        self.never_loads(folder, r"^a file is missing in .*card.json")
 
     def test_a_request_time_formula_that_changed_since_training(self, folder):
         path = folder / "features/on_demand.py"
