@@ -79,6 +79,30 @@ def check() -> None:
 
 
 @app.command()
+def health() -> None:
+    """Show landing days that are late, missing, half-empty, doubled or repeated; exit 1 where one of them fails."""
+    from lockstep.contract import load_contracts
+    from lockstep.errors import GuaranteeError
+    from lockstep.health import findings, told
+    from lockstep.landings import read_landings, read_rows
+    from lockstep.project import project
+
+    here = project()
+    lines, contracts = read_landings(here.root / "landings.csv"), load_contracts(here.folder("contracts"))
+    rows = {t: read_rows(here.root / "data", lines, c) for t, c in contracts.items() if c.health and c.event_time}
+    found = findings(lines, contracts, rows)
+    if found.is_empty():
+        print("every landing day is like those before it")
+        return
+    _table(found.to_dicts())
+    if not (bad := found.filter(then="fail")).is_empty():
+        raise GuaranteeError(
+            f"{bad.height} landing days are unlike those before them", where="landings.csv", found=told(bad),
+            do="Mend the source, or name days that are so in gaps of the contract's health.",
+        )  # fmt: skip
+
+
+@app.command()
 def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False) -> None:
     """Compare the challenger with the model that serves: promote or hold, and why."""
     from json import dumps
@@ -125,12 +149,7 @@ def features(
         )
     else:
         shown = ("feature", "view", "type", "range", "status", "services")
-        rows = [list(shown)] + [
-            [", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown] for f in found
-        ]
-        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
+        _table([{k: ", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown} for f in found])
         print(f"\nopen {write_catalogue(known)}")
 
 
@@ -207,6 +226,14 @@ def serve(
     from lockstep.serving import serve
 
     serve(project(), host, port, model)
+
+
+def _table(records: list[dict[str, object]]) -> None:
+    """Print records as a table with aligned columns."""
+    rows = [list(records[0]), *(["-" if v is None else str(v) for v in r.values()] for r in records)]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
 
 
 def _day(option: str, text: str) -> date:

@@ -13,6 +13,7 @@ from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
+from lockstep.health import findings, told
 from lockstep.landings import EMPTY, Landing, check_sealed, content_hash, partition, read_landings, write_landings
 
 __all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
@@ -49,8 +50,8 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     Raises
     ------
     DataError
-        Raw rows break the schema or a `fail` rule of their contract (nothing is sealed), or a refilled partition is not
-        the one that was sealed.
+        Raw rows break the schema or a `fail` rule of their contract, or a day is unlike those before it where its
+        contract's `health` fails (nothing is sealed); or a refilled partition is not the one that was sealed.
     """
     ledger = check_sealed(root, missing_is_fine=True)
     beside = root / "state/landing"
@@ -78,6 +79,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
                 new.append(line)
     new.sort(key=lambda line: (line.landing_day, line.table))
     if new:
+        _check_health(findings([*ledger, *new], contracts, tables), start)
         write_landings([*ledger, *new], root / "landings.csv")
     _move_into_place(beside, root / "data")
     if missing:
@@ -98,6 +100,18 @@ def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date
     last = pl.concat([rows.select("_landing_day") for rows in tables.values()])["_landing_day"].max()
     if isinstance(last, date) and start <= until and until > last:
         raise SourceEnds(last, until)
+
+
+def _check_health(found: pl.DataFrame, start: date) -> None:
+    """Refuse to seal days that are unlike those before them, where a contract says so."""
+    bad = found.filter((pl.col("landing_day") >= start) & (pl.col("then") == "fail"))
+    for one in bad.head(1).to_dicts():
+        usual = "" if one["usual"] is None else f", {one['usual']:,.0f} are usual"
+        raise DataError(
+            f"a landing day is {one['finding']}" if " " not in one["finding"] else f"a landing day {one['finding']}",
+            where=f"table {one['table']}, {one['landing_day']}", found=f"{one['rows']:,} rows{usual}; {told(bad)}",
+            do="Nothing was sealed: mend the source, or name the day in gaps of the contract's health if it is so.",
+        )  # fmt: skip
 
 
 def _check_past(contract: Contract, past: Mapping[date, pl.DataFrame], sealed: Mapping[date, Landing]) -> None:

@@ -20,7 +20,7 @@ import yaml
 from lockstep.clock import parse_day
 from lockstep.contract import Contract
 from lockstep.errors import DataError
-from lockstep.files import file_hash, tree_hash, write_text
+from lockstep.files import file_hash, read_parquet, tree_hash, write_text
 
 __all__ = [
     "EMPTY",
@@ -31,6 +31,7 @@ __all__ = [
     "content_hash",
     "partition",
     "read_landings",
+    "read_rows",
     "sealed_days",
     "snapshot_days",
     "sources",
@@ -109,6 +110,17 @@ def read_landings(path: Path) -> list[Landing]:
             last[table] = line.landing_day
             landings.append(line)
     return landings
+
+
+def read_rows(data: Path, landings: Iterable[Landing], contract: Contract) -> pl.DataFrame:
+    """Read all sealed rows of a table, with ``_landing_day``; of an older contract those columns that are still its."""
+    schema = {**contract.schema(), "_landing_day": pl.Date()}
+    parts = [
+        read_parquet(data / x.path).with_columns(pl.lit(x.landing_day, pl.Date).alias("_landing_day"))
+        for x in landings
+        if x.table == contract.table and x.byte_hash != EMPTY
+    ]
+    return pl.concat([pl.DataFrame(schema=schema), *parts], how="diagonal").select(*schema)
 
 
 def write_landings(landings: Iterable[Landing], path: Path) -> None:

@@ -20,6 +20,7 @@ from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError, did_you_mean
 from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
+from lockstep.health import findings
 from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, check_partition, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
@@ -76,7 +77,8 @@ def validate(
     GuaranteeError
         Rows were lost or won on the way, or masks and Great Expectations count differently.
     """
-    landed = _landed(data, list(landings), contracts)
+    lines = list(landings)
+    landed = _landed(data, lines, contracts)
     beside = out / ".validate"
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "clean").mkdir(parents=True)
@@ -85,6 +87,8 @@ def validate(
         if expectations:
             for table, counts in progress(list(tables.items()), "Great Expectations"):
                 counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
+        for table, counts in tables.items():
+            counts["health"] = _health(lines, contracts[table], landed[table])
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
@@ -179,6 +183,13 @@ def _table(
     }
     _check_law(counts, table)
     return {**counts, "good_share": _share(counts), "rules": _rule_counts(parts, judged, marks["rule"])}
+
+
+def _health(lines: list[Landing], contract: Contract, parts: list[_Part]) -> list[Report]:
+    """Return what history shows of the landing days of one table."""
+    rows = {contract.table: _joined([p.rows for p in parts], contract)}
+    found = findings(lines, {contract.table: contract}, rows).drop("table")
+    return found.with_columns(pl.col("landing_day").cast(pl.String)).to_dicts()
 
 
 def _joined(frames: list[pl.DataFrame], contract: Contract) -> pl.DataFrame:
