@@ -103,6 +103,49 @@ def health() -> None:
 
 
 @app.command()
+def quarantine(table: Annotated[str | None, typer.Argument(help="By default all.")] = None) -> None:
+    """Show what is quarantined: where, why, when and how many."""
+    from lockstep.contract import load_contracts
+    from lockstep.project import project
+    from lockstep.quarantine import quarantined
+
+    here = project()
+    found = quarantined(here.root, load_contracts(here.folder("contracts")), table)
+    if found.is_empty():
+        print("nothing is quarantined")
+        return
+    _table(found.to_dicts())
+    for name in found["table"].unique(maintain_order=True):
+        print(f"all rows: artifacts/quarantine/{name}.parquet")
+
+
+@app.command()
+def release(
+    table: Annotated[str, typer.Argument(help="Whose quarantined rows land again.")],
+    *,
+    rule: Annotated[list[str], typer.Option(help="The rule that they broke; it is waived for them.")],
+    reason: Annotated[str, typer.Option(help="Why, on one line.")],
+    day: Annotated[str | None, typer.Option(help="The day on which they landed, YYYY-MM-DD.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="column=value: only such rows.")] = None,
+    repair: Annotated[list[str] | None, typer.Option("--set", help="column=value: a repair; empty is null.")] = None,
+) -> None:
+    """Let quarantined rows land again on the next unsealed day, repaired or with a rule waived."""
+    from lockstep.contract import load_contracts
+    from lockstep.project import project
+    from lockstep.quarantine import contract_of, release
+    from lockstep.run import at_work
+
+    here, when = project(), _day("--day", day) if day else None
+    chosen, repairs = _values("--where", where), _values("--set", repair)
+    contract = contract_of(load_contracts(here.folder("contracts")), table)
+    with at_work(here.root):
+        lines = release(here.root, contract, here.settings.clock, rule, reason, day=when, where=chosen, repairs=repairs)
+    for landing_day in sorted({x.landing_day for x in lines}):
+        rows = sum(x.landing_day == landing_day for x in lines)
+        print(f"released {rows} rows of {table}: they land on {landing_day}, with `lockstep land`")
+
+
+@app.command()
 def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False) -> None:
     """Compare the challenger with the model that serves: promote or hold, and why."""
     from json import dumps
@@ -226,6 +269,16 @@ def serve(
     from lockstep.serving import serve
 
     serve(project(), host, port, model)
+
+
+def _values(option: str, given: list[str] | None) -> dict[str, str]:
+    """Read ``column=value`` texts."""
+    from lockstep.errors import UserError
+
+    for text in given or ():
+        if "=" not in text:
+            raise UserError("no value", where=option, expected="column=value", found=text)
+    return {text.partition("=")[0]: text.partition("=")[2] for text in given or ()}
 
 
 def _table(records: list[dict[str, object]]) -> None:
