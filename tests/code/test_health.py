@@ -14,6 +14,7 @@ from lockstep.errors import DataError, DefinitionError
 from lockstep.health import findings
 from lockstep.land import land
 from lockstep.landings import EMPTY, Landing
+from lockstep.ledger import _health
 
 CONTRACT = """
 table: visits
@@ -212,3 +213,11 @@ def test_a_dimension_may_be_sent_whole_again(tmp_path):
     assert findings(same, contracts(tmp_path, "{then: fail}", text)).is_empty()
     events = CONTRACT.replace("daily", "irregular")
     assert findings(same, contracts(tmp_path, "{weeks: 8}", events))["finding"].to_list() == ["repeats 2017-01-02"]
+
+
+def test_the_ledger_has_a_line_where_there_is_a_finding_and_none_where_there_is_not():
+    found = [{"landing_day": f"2017-03-0{n}", "finding": "missing"} for n in range(1, 5)]
+    assert _health({"visits": {"health": []}, "shops": {"health": []}}) == {}
+    line = "2 landing days unlike those before them: visits 2017-03-01 missing, visits 2017-03-02 missing"
+    assert _health({"visits": {"health": found[:2]}}) == {"health": line}
+    assert _health({"visits": {"health": found}})["health"].endswith("visits 2017-03-03 missing, ...")
