@@ -426,6 +426,19 @@ def test_a_released_row_lands_under_a_newer_contract_with_what_it_lacks_repaired
     assert w.land(3)["clean"] == 4
 
 
+def test_a_pending_row_that_a_newer_contract_would_fail_is_not_sealed(world):
+    w = world(Row(1, 1, cents=-1), *good(1, 2))
+    w.land(1)
+    w.release("cents.range")
+    (w.root / "contracts/visits.v1.yaml").write_text(CONTRACT, encoding="utf-8")
+    w.text = CONTRACT.replace("version: 1", "version: 2").replace("rules:", "  note: {type: string}\nrules:")
+    plain = w.raw
+    w.raw = lambda table: plain(table).with_columns(note=pl.lit("new"))
+    with pytest.raises(DataError, match=r"break the rule 'note.not_null' in released rows of visits"):
+        w.land(2)
+    assert len(read_landings(w.root / "landings.csv")) == 1
+
+
 CENTS, KINDS = (-1, 5, 7, 2000), ("till", "?")
 ROWS = st.lists(st.tuples(st.integers(1, 3), st.sampled_from(CENTS), st.sampled_from(KINDS)), max_size=4)
 ACTS = st.lists(
