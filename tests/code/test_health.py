@@ -196,7 +196,9 @@ def test_where_health_is_flagged_or_the_day_is_named_it_is_sealed(tmp_path):
     assert (
         len(landed(tmp_path, OTHERS, contracts(tmp_path, f'{{then: fail, ample: 40, gaps: ["{day(28)}"]}}'), 28)) == 29
     )
-    assert len(landed(tmp_path, OTHERS, contracts(tmp_path, "{ample: 40}"))) == 1
+    (tmp_path / "flag").mkdir()
+    assert len(landed(tmp_path / "flag", OTHERS, contracts(tmp_path, "{ample: 40}"), 28)) == 29
+    assert len(landed(tmp_path / "flag", OTHERS, contracts(tmp_path, FAIL))) == 1  # what is sealed stops nothing
 
 
 def test_few_rows_and_rows_that_are_mostly_alike_are_not_taken_for_a_repeat(tmp_path):
