@@ -80,6 +80,73 @@ def check() -> None:
 
 
 @app.command()
+def health() -> None:
+    """Show landing days that are late, missing, half-empty, doubled or repeated; exit 1 where one of them fails."""
+    from lockstep.contract import load_contracts
+    from lockstep.errors import GuaranteeError
+    from lockstep.health import findings, told
+    from lockstep.landings import read_landings, read_rows
+    from lockstep.project import project
+
+    here = project()
+    lines, contracts = read_landings(here.root / "landings.csv"), load_contracts(here.folder("contracts"))
+    rows = {t: read_rows(here.root / "data", lines, c) for t, c in contracts.items() if c.health and c.event_time}
+    found = findings(lines, contracts, rows)
+    if found.is_empty():
+        print("every landing day is like those before it")
+        return
+    _table(found.to_dicts())
+    if not (bad := found.filter(then="fail")).is_empty():
+        raise GuaranteeError(
+            f"{bad.height} landing days are unlike those before them", where="landings.csv", found=told(bad),
+            do="Mend the source, or name days that are so in gaps of the contract's health.",
+        )  # fmt: skip
+
+
+@app.command()
+def quarantine(table: Annotated[str | None, typer.Argument(help="By default all.")] = None) -> None:
+    """Show what is quarantined: where, why, when and how many."""
+    from lockstep.contract import load_contracts
+    from lockstep.project import project
+    from lockstep.quarantine import quarantined
+
+    here = project()
+    found = quarantined(here.root, load_contracts(here.folder("contracts")), table)
+    if found.is_empty():
+        print("nothing is quarantined")
+        return
+    _table(found.to_dicts())
+    for name in found["table"].unique(maintain_order=True):
+        print(f"all rows: artifacts/quarantine/{name}.parquet")
+
+
+@app.command()
+def release(
+    table: Annotated[str, typer.Argument(help="Whose quarantined rows land again.")],
+    *,
+    rule: Annotated[list[str], typer.Option(help="The rule that they broke; it is waived for them.")],
+    reason: Annotated[str, typer.Option(help="Why, on one line.")],
+    day: Annotated[str | None, typer.Option(help="The day on which they landed, YYYY-MM-DD.")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="column=value: only such rows.")] = None,
+    repair: Annotated[list[str] | None, typer.Option("--set", help="column=value: a repair; empty is null.")] = None,
+) -> None:
+    """Let quarantined rows land again on the next unsealed day, repaired or with a rule waived."""
+    from lockstep.contract import load_contracts
+    from lockstep.project import project
+    from lockstep.quarantine import contract_of, release
+    from lockstep.run import at_work
+
+    here, when = project(), _day("--day", day) if day else None
+    chosen, repairs = _values("--where", where), _values("--set", repair)
+    contract = contract_of(load_contracts(here.folder("contracts")), table)
+    with at_work(here.root):
+        lines = release(here.root, contract, here.settings.clock, rule, reason, day=when, where=chosen, repairs=repairs)
+    for landing_day in sorted({x.landing_day for x in lines}):
+        rows = sum(x.landing_day == landing_day for x in lines)
+        print(f"released {rows} rows of {table}: they land on {landing_day}, with `lockstep land`")
+
+
+@app.command()
 def shadow(json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False) -> None:
     """Compare the challenger with the model that serves: promote or hold, and why."""
     from json import dumps
@@ -129,12 +196,7 @@ def features(
         )
     else:
         shown = ("feature", "view", "type", "range", "status", "services")
-        rows = [list(shown)] + [
-            [", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown] for f in found
-        ]
-        wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
+        _table([{k: ", ".join(f[k]) if k == "services" else f[k].split("(")[0] for k in shown} for f in found])
         print(f"\nopen {write_catalogue(known)}")
 
 
@@ -241,6 +303,24 @@ def serve(
     from lockstep.serving import serve
 
     serve(project(), host, port, model)
+
+
+def _values(option: str, given: list[str] | None) -> dict[str, str]:
+    """Read ``column=value`` texts."""
+    from lockstep.errors import UserError
+
+    for text in given or ():
+        if "=" not in text:
+            raise UserError("no value", where=option, expected="column=value", found=text)
+    return {text.partition("=")[0]: text.partition("=")[2] for text in given or ()}
+
+
+def _table(records: list[dict[str, object]]) -> None:
+    """Print records as a table with aligned columns."""
+    rows = [list(records[0]), *(["-" if v is None else str(v) for v in r.values()] for r in records)]
+    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{value:<{width}}" for value, width in zip(row, wide, strict=True)).rstrip())
 
 
 def _day(option: str, text: str) -> date:

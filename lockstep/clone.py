@@ -25,7 +25,7 @@ def copy_project(root: Path, to: Path, keep_one_in: int) -> Path:
     """
     names = _git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
     for name in filter(None, names):
-        if (root / name).is_file() and name not in ("landings.csv", "data.dvc", "dvc.lock"):
+        if (root / name).is_file() and name not in ("landings.csv", "releases.csv", "data.dvc", "dvc.lock"):
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, to / name)
     params = (to / "params.yaml").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +18,17 @@ import polars as pl
 from lockstep.clock import INSTANT
 from lockstep.errors import DataError, DefinitionError, did_you_mean
 
-__all__ = ["LANDING_COLUMNS", "TYPES", "VERSION_RULES", "Column", "Contract", "Lateness", "Rule", "load_contracts"]
+__all__ = [
+    "LANDING_COLUMNS",
+    "TYPES",
+    "VERSION_RULES",
+    "Column",
+    "Contract",
+    "Health",
+    "Lateness",
+    "Rule",
+    "load_contracts",
+]
 
 Action = Literal["fail", "quarantine", "cap", "impute", "flag"]
 
@@ -85,6 +96,23 @@ class Lateness:
     then: Literal["flag", "quarantine"]
 
 
+@dataclass(frozen=True)
+class Health:
+    """What landing days are compared with, and what follows when one is unlike them: see `lockstep.health`.
+
+    A day is compared with the median rows of the same weekday over `weeks`; days in `gaps` are known to be otherwise.
+    Nothing fails where fewer than `ample` rows are usual: small counts are noise.
+    """
+
+    weeks: int = 8
+    low: float = 0.5
+    high: float = 2.0
+    late_days: int | None = None
+    gaps: frozenset[date] = frozenset()
+    ample: int = 1000
+    then: Literal["flag", "fail"] = "flag"
+
+
 LANDING_COLUMNS = (Column("_received_at", "instant"), Column("_deleted", "bool"))
 """What landing adds to the raw columns: the first receipt (null where unknown), and whether the row deletes its key."""
 
@@ -104,6 +132,7 @@ class Contract:
     rules: tuple[Rule, ...]
     about: str = ""
     earlier: Mapping[int, Contract] = field(default_factory=dict, repr=False)
+    health: Health | None = None
 
     def schema(self) -> dict[str, pl.DataType]:
         """Return the columns of a raw partition in order, the two landing columns last."""

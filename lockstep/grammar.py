@@ -14,7 +14,7 @@ import polars as pl
 import yaml
 
 from lockstep.clock import parse_day
-from lockstep.contract import LANDING_COLUMNS, VERSION_RULES, Column, Contract, Lateness, Rule
+from lockstep.contract import LANDING_COLUMNS, VERSION_RULES, Column, Contract, Health, Lateness, Rule
 from lockstep.errors import DefinitionError, did_you_mean
 
 __all__ = ["read_contract"]
@@ -74,10 +74,21 @@ def read_contract(path: Path) -> Contract:
     contract = Contract(
         raw["table"], raw["version"], raw["owner"], raw["event_time"], tuple(raw["key"]), raw["calendar"],
         Lateness(raw["lateness"]["days"], raw["lateness"]["then"]), columns, (), raw.get("about", ""),
+        health=_health(raw, path.name),
     )  # fmt: skip
     contract = replace(contract, rules=tuple(_typed(rule, contract, path.name) for rule in rules))
     _check_names(contract, path.name)
     return contract
+
+
+def _health(raw: Mapping[str, Any], where: str) -> Health | None:
+    """Return what a table's landing days are judged by: a daily table is judged, and flagged, unless it says how."""
+    daily = raw["calendar"] == "daily"
+    if "health" not in raw:
+        return Health(late_days=2) if daily else None
+    block = {"late_days": 2 if daily else None, **raw["health"]}
+    gaps = frozenset(_value(day, "date", f"{where} at health.gaps") for day in block.pop("gaps", []))
+    return Health(**block, gaps=gaps)
 
 
 def _shorthand(name: str, column: Mapping[str, Any]) -> Iterable[Rule]:

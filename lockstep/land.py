@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from lockstep.clock import INSTANT, days
 from lockstep.contract import Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import file_hash, write_parquet
+from lockstep.health import findings, told
 from lockstep.landings import (
     EMPTY,
     Landing,
@@ -22,7 +23,8 @@ from lockstep.landings import (
     read_landings,
     require_contracts,
     write_landings,
-)  # fmt: skip
+)
+from lockstep.release import Release, read_releases, released_rows, write_releases
 
 __all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
 
@@ -47,6 +49,8 @@ class SourceEnds(UserError):
 def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, until: date) -> list[Landing]:
     """Seal every landing day up to `until` that is not sealed yet, and refill sealed files that are missing.
 
+    Rows of ``releases.csv`` land with those of the source, on the day that their line names.
+
     The order makes an interruption harmless: partitions are written beside, then the ledger is renamed into place, then
     the partitions are, then ``data.dvc`` is. Run again, it finishes.
 
@@ -58,8 +62,8 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     Raises
     ------
     DataError
-        Raw rows break the schema or a `fail` rule of their contract (nothing is sealed), or a refilled partition is not
-        the one that was sealed.
+        Raw rows break the schema or a `fail` rule of their contract, or a day is unlike those before it where its
+        contract's `health` fails (nothing is sealed); or a refilled partition is not the one that was sealed.
     """
     ledger = check_sealed(root, missing_is_fine=True)
     require_contracts(ledger, contracts)
@@ -72,23 +76,32 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     raws = {table: _raw(raw, contract) for table, contract in sorted(contracts.items())}
     tables = {table: _judged(rows.drop("_source", strict=False), contracts[table]) for table, rows in raws.items()}
     _check_calendar(tables, start, until)
+    releases = read_releases(root / "releases.csv")
     new: list[Landing] = []
     for table, contract in sorted(contracts.items()):
         sealed = {line.landing_day: line for line in ledger if line.table == table}
         source = _source(raws[table], table)
         rows = tables[table].partition_by("_landing_day", as_dict=True, include_key=False)
         parts = {key[0]: part for key, part in rows.items()}
-        again = [x.landing_day for x in missing if x.table == table]
-        _check_past(contract, {d: rows for d, rows in parts.items() if d < start and d not in again}, sealed)
-        for day in again + list(days(start, until)):
-            line = _write(beside, contract, day, parts.get(day), source)
+        again = {x.landing_day for x in missing if x.table == table}
+        mine = [x for x in releases if x.table == table]
+        for day in sorted({d for d in parts if d < start} | again | {*days(start, until)}):
+            released = [x for x in mine if x.landing_day == day]
+            whole = _with_released(parts.get(day), released, contract, (beside, root / "data"), new=day >= start)
+            if day < start and day not in again:
+                _check_past(contract, day, whole, sealed.get(day))
+                continue
+            line = _write(beside, contract, day, whole, source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
             elif line is not None:
                 new.append(line)
     new.sort(key=lambda line: (line.landing_day, line.table))
     if new:
+        _check_health(findings([*ledger, *new], contracts, tables), start)
         write_landings([*ledger, *new], root / "landings.csv")
+    if not (root / "releases.csv").exists():
+        write_releases([], root / "releases.csv")
     _move_into_place(beside, root / "data")
     if missing:
         print(f"refilled {len(missing)} sealed partitions", flush=True)
@@ -110,22 +123,53 @@ def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date
         raise SourceEnds(last, until)
 
 
-def _check_past(contract: Contract, past: Mapping[date, pl.DataFrame], sealed: Mapping[date, Landing]) -> None:
+def _check_health(found: pl.DataFrame, start: date) -> None:
+    """Refuse to seal days that are unlike those before them, where a contract says so."""
+    bad = found.filter((pl.col("landing_day") >= start) & (pl.col("then") == "fail"))
+    for one in bad.head(1).to_dicts():
+        usual = "" if one["usual"] is None else f", {one['usual']:,.0f} are usual"
+        raise DataError(
+            f"a landing day is {one['finding']}" if " " not in one["finding"] else f"a landing day {one['finding']}",
+            where=f"table {one['table']}, {one['landing_day']}", found=f"{one['rows']:,} rows{usual}; {told(bad)}",
+            do="Nothing was sealed: mend the source, or name the day in gaps of the contract's health if it is so.",
+        )  # fmt: skip
+
+
+def _with_released(
+    rows: pl.DataFrame | None, releases: Iterable[Release], contract: Contract, folders: Iterable[Path], *, new: bool
+) -> pl.DataFrame | None:
+    """Put released rows of one landing day to those of the source; before they are sealed, judge them together."""
+    releases = list(releases)
+    if not releases:
+        return rows
+
+    def file(day: date) -> Path:  # a partition that is refilled just now is not in place yet
+        paths = [folder / partition(contract.table, day) for folder in folders]
+        return next((p for p in paths if p.is_file()), paths[-1])
+
+    found = released_rows(releases, contract, file)
+    if rows is not None:
+        day = found.select("_landing_day").head(1)
+        found = pl.concat([rows.join(day, how="cross").select(found.columns), found])
+    if new:
+        contract.check_fail_rules(found, f"released rows of {contract.table}")
+    return found.drop("_landing_day")
+
+
+def _check_past(contract: Contract, day: date, rows: pl.DataFrame | None, line: Landing | None) -> None:
     """Refuse rows of a landing day in the past that was sealed without them or with other values: they would be lost.
 
     A day that was sealed by an older contract is compared in the columns of that one, as long as all still come.
     """
-    for day, rows in sorted(past.items()):
-        line = sealed.get(day)
-        if line is None or rows.height != line.rows or not _same_content(contract, rows, line):
-            have = line.rows if line else 0
-            raise DataError(
-                "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
-                expected=f"{have} sealed rows",
-                found=f"{rows.height} rows{' with other values' if rows.height == have else ''}",
-                do="What turns up late lands on the next unsealed day (docs/raw-data.md); if these are other data than"
-                " were sealed, docs/your-own-data.md says how to begin anew.",
-            )  # fmt: skip
+    if rows is not None and (line is None or rows.height != line.rows or not _same_content(contract, rows, line)):
+        have = line.rows if line else 0
+        raise DataError(
+            "the source gives other rows for a landing day that is past", where=f"table {contract.table}, {day}",
+            expected=f"{have} sealed rows",
+            found=f"{rows.height} rows{' with other values' if rows.height == have else ''}",
+            do="What turns up late lands on the next unsealed day (docs/raw-data.md); if these are other data than"
+            " were sealed, docs/your-own-data.md says how to begin anew.",
+        )  # fmt: skip
 
 
 def _same_content(contract: Contract, rows: pl.DataFrame, line: Landing) -> bool:

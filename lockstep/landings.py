@@ -20,7 +20,8 @@ import yaml
 from lockstep.clock import parse_day
 from lockstep.contract import Contract
 from lockstep.errors import DataError
-from lockstep.files import file_hash, tree_hash, write_text
+from lockstep.files import file_hash, read_parquet, tree_hash, write_text
+from lockstep.release import read_releases
 
 __all__ = [
     "ANEW",
@@ -32,6 +33,7 @@ __all__ = [
     "content_hash",
     "partition",
     "read_landings",
+    "read_rows",
     "require_contracts",
     "sealed_days",
     "snapshot_days",
@@ -128,6 +130,17 @@ def require_contracts(landings: Iterable[Landing], contracts: Mapping[str, Contr
         )  # fmt: skip
 
 
+def read_rows(data: Path, landings: Iterable[Landing], contract: Contract) -> pl.DataFrame:
+    """Read all sealed rows of a table, with ``_landing_day``; of an older contract those columns that are still its."""
+    schema = {**contract.schema(), "_landing_day": pl.Date()}
+    parts = [
+        read_parquet(data / x.path).with_columns(pl.lit(x.landing_day, pl.Date).alias("_landing_day"))
+        for x in landings
+        if x.table == contract.table and x.byte_hash != EMPTY
+    ]
+    return pl.concat([pl.DataFrame(schema=schema), *parts], how="diagonal").select(*schema)
+
+
 def write_landings(landings: Iterable[Landing], path: Path) -> None:
     """Write the ledger; only `lockstep land` does."""
     text, lines = io.StringIO(), list(landings)
@@ -187,12 +200,14 @@ def check_data(root: Path) -> str:
 
 
 def check_sealed(root: Path, *, missing_is_fine: bool = False) -> list[Landing]:
-    """Compare ``data/`` with ``landings.csv``, and the ledger with git; return the ledger.
+    """Compare ``data/`` with ``landings.csv``, and both ledgers with git; return that of landings.
 
     Before a landing, sealed files may be missing, and files that were never sealed are left to be overwritten.
     """
     landings = read_landings(root / "landings.csv")
-    _check_prefix(root)
+    read_releases(root / "releases.csv")
+    _check_prefix(root, "landings.csv")
+    _check_prefix(root, "releases.csv")
     names = set()
     for line in landings:
         if line.byte_hash != EMPTY and not (missing_is_fine and not (root / "data" / line.path).is_file()):
@@ -222,22 +237,22 @@ def check_partition(data: Path, line: Landing) -> None:
         )  # fmt: skip
 
 
-def _check_prefix(root: Path) -> None:
+def _check_prefix(root: Path, name: str) -> None:
     """Refuse a ledger that rewrites what git HEAD has sealed."""
-    shown = subprocess.run(["git", "show", "HEAD:./landings.csv"], cwd=root, capture_output=True, check=False)
+    shown = subprocess.run(["git", "show", f"HEAD:./{name}"], cwd=root, capture_output=True, check=False)
     if shown.returncode:  # no repository, no commit or no ledger in it yet: nothing is sealed in history
         return
     before = shown.stdout.decode().splitlines()
-    now = (root / "landings.csv").read_text(encoding="utf-8").splitlines() if (root / "landings.csv").exists() else []
+    now = (root / name).read_text(encoding="utf-8").splitlines() if (root / name).exists() else []
     if before[:1] == [_HEADERS[0]] and now[:1] == [_HEADERS[1]]:  # the first source was told: old lines have none
         before = [_HEADERS[1], *(f"{line}," for line in before[1:])]
     for number, line in enumerate(before, start=1):
         if len(now) < number or now[number - 1] != line:
             raise DataError(
-                "a sealed line was rewritten", where=f"landings.csv line {number}", expected=line,
+                "a sealed line was rewritten", where=f"{name} line {number}", expected=line,
                 found=now[number - 1] if len(now) >= number else "nothing",
-                do="Restore it with `git checkout HEAD landings.csv`: what turns up later belongs to the next unsealed"
-                f" day. {ANEW}",
+                do=f"Restore it with `git checkout HEAD {name}`: what turns up later belongs to the next unsealed day."
+                f" {ANEW}",
             )  # fmt: skip
 
 

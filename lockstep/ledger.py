@@ -95,6 +95,7 @@ def _lines(root: Path, data: str) -> dict[str, str]:
         "landings": f"{len(landings)} sealed partitions of {len(days)} days, data {data[:12]}",
         "rows": f"{total['rows']:,} in = {total['clean']:,} out + {total['quarantined']:,} quarantined"
         f" + {total['duplicates']:,} duplicates",
+        **_health(validation["tables"]),
         "features": f"{named} features x {max(v['snapshots'] for v in views)} days,"
         f" {features['hashes']['features'][:12]}",
     }
@@ -109,6 +110,13 @@ def _lines(root: Path, data: str) -> dict[str, str]:
         lines["shadow"] = _compared(read_json(artifacts / "shadow/shadow.json"))
     lines["online"] = proven(project(root)) or "nothing"
     return lines
+
+
+def _health(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the line on landing days that are unlike those before them, none where there is no such day."""
+    found = [f"{t} {f['landing_day']} {f['finding']}" for t, counts in tables.items() for f in counts["health"]]
+    unlike = f"{len(found)} landing days unlike those before them: {', '.join(found[:3])}{', ...' * (len(found) > 3)}"
+    return {"health": unlike} if found else {}
 
 
 def _compared(found: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ Day = Annotated[date, BeforeValidator(_quoted_day)]
 Instant = Annotated[datetime, BeforeValidator(_quoted_instant)]
 
 
-LEDGER = ("landings", "rows", "features", "shadow", "online", "outputs")
+LEDGER = ("landings", "rows", "health", "features", "shadow", "online", "outputs")
 """The lines of a run's verdict that are no question's."""
 
 

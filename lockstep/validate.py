@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError
 from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
+from lockstep.health import findings
 from lockstep.judge import judge
-from lockstep.landings import EMPTY, Landing, check_partition, read_landings, require_contracts
+from lockstep.landings import EMPTY, Landing, check_partition, partition, read_landings, require_contracts
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
 from lockstep.project import project
+from lockstep.release import Release, locate, read_releases, released_rows
 from lockstep.stage import progress, stage
 from lockstep.versions import fates, timing
 
@@ -39,6 +41,9 @@ class _Part:
     contract: Contract
     rows: pl.DataFrame
     files: tuple[Path, ...]
+    released: int = 0
+    waived: Mapping[str, pl.Series] = field(default_factory=dict)
+    """By rule, the rows for which it does not hold."""
 
 
 def validate(
@@ -48,6 +53,7 @@ def validate(
     zone: Zone,
     out: Path,
     *,
+    releases: Iterable[Release] = (),
     expectations: bool = True,
     code: str = "",
 ) -> Report:
@@ -59,6 +65,8 @@ def validate(
         The folder of ``<table>/<landing day>.parquet``.
     landings
         What was sealed: nothing else is read.
+    releases
+        Rows among them that had been quarantined before, and the rules that are waived for each.
     code
         The hash of the code that judges, for the record.
     expectations
@@ -76,7 +84,8 @@ def validate(
     GuaranteeError
         Rows were lost or won on the way, or masks and Great Expectations count differently.
     """
-    landed = _landed(data, list(landings), contracts)
+    lines = list(landings)
+    landed = _landed(data, lines, contracts, list(releases))
     beside = out / ".validate"
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "clean").mkdir(parents=True)
@@ -85,6 +94,8 @@ def validate(
         if expectations:
             for table, counts in progress(list(tables.items()), "Great Expectations"):
                 counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
+        for table, counts in tables.items():
+            counts["health"] = _health(lines, contracts[table], landed[table])
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
@@ -94,7 +105,9 @@ def validate(
     return report
 
 
-def _landed(data: Path, landings: list[Landing], contracts: Mapping[str, Contract]) -> dict[str, list[_Part]]:
+def _landed(
+    data: Path, landings: list[Landing], contracts: Mapping[str, Contract], releases: list[Release]
+) -> dict[str, list[_Part]]:
     """Read every sealed partition, checked against the schema of the contract in force on its day."""
     require_contracts(landings, contracts)
     landed: dict[str, list[_Part]] = {table: [] for table in contracts}
@@ -104,8 +117,36 @@ def _landed(data: Path, landings: list[Landing], contracts: Mapping[str, Contrac
             contract = contracts[table].at(version)
             chosen = [x for x in lines if x.contract_version == version]
             rows = pl.concat([_partition(data, line, contract) for line in chosen])
-            landed[table].append(_Part(contract, rows, tuple(data / line.path for line in chosen)))
+            again = [r for r in releases if r.table == table and r.landing_day in {line.landing_day for line in chosen}]
+            files = tuple(data / line.path for line in chosen)
+            landed[table].append(_Part(contract, rows, files, len(again), _waived(data, rows, contract, again)))
+    _check_landed(landings, releases)
     return landed
+
+
+def _check_landed(landings: list[Landing], releases: list[Release]) -> None:
+    """Refuse a release whose landing day was sealed without any row of its table."""
+    sealed = {(line.table, line.landing_day) for line in landings if line.byte_hash != EMPTY}
+    last = max((line.landing_day for line in landings), default=None)
+    for one in releases:
+        if last and one.landing_day <= last and (one.table, one.landing_day) not in sealed:
+            raise DataError(
+                "a released row has not landed", where="releases.csv", expected=f"data/{one.table}/{one.landing_day}",
+                found=one.key, do="Restore releases.csv and landings.csv as they were committed together.",
+            )  # fmt: skip
+
+
+def _waived(data: Path, rows: pl.DataFrame, contract: Contract, releases: list[Release]) -> dict[str, pl.Series]:
+    """Return, by rule, which rows are those that were released from it."""
+    if not releases:
+        return {}
+    wanted = released_rows(releases, contract, lambda day: data / partition(contract.table, day))
+    waived: dict[str, list[int]] = {}
+    for at, release in zip(locate(rows, wanted), releases, strict=True):
+        for rule in filter(None, release.waived.split(", ")):
+            waived.setdefault(rule, []).append(at)
+    none = pl.Series([False]).new_from_index(0, rows.height)
+    return {rule: none.scatter(at, True) for rule, at in waived.items()}
 
 
 def _partition(data: Path, line: Landing, contract: Contract) -> pl.DataFrame:
@@ -141,10 +182,13 @@ def _judged(part: _Part, others: Mapping[str, pl.DataFrame], zone: Zone) -> _Jud
     repaired = apply_repairs(contract, rows)
     unmended = broken_after_repair(contract, repaired)
     quarantining = [r for r in contract.row_rules if r.then == "quarantine" or r.name in unmended.columns]
-    refusing = masks.with_columns(unmended)
+    held = masks.with_columns(masks[r] & ~waived for r, waived in part.waived.items() if r in masks.columns)
+    refusing = held.with_columns(unmended).with_columns(
+        unmended[r] & ~waived for r, waived in part.waived.items() if r in unmended.columns
+    )
     counted = [r.name for r in contract.row_rules if r.then != "flag"]
-    bad = masks.select(pl.any_horizontal(pl.lit(False), *counted).alias("bad")).to_series()
-    timed = timing(repaired, reasons(refusing, quarantining), contract, zone)
+    bad = held.select(pl.any_horizontal(pl.lit(False), *counted).alias("bad")).to_series()
+    timed = timing(repaired, reasons(refusing, quarantining), contract, zone, part.waived.get("late"))
     return _Judged(rows, repaired, timed["rule"], timed["late"], bad, masks.sum().row(0, named=True))
 
 
@@ -175,9 +219,17 @@ def _table(
         "corrections": int(marks["correction"].sum()),
         "deletions": int(clean["_deleted"].sum()),
         "bad": int(bad.sum()),
+        "released": sum(p.released for p in parts),
     }
     _check_law(counts, table)
     return {**counts, "good_share": _share(counts), "rules": _rule_counts(parts, judged, marks["rule"])}
+
+
+def _health(lines: list[Landing], contract: Contract, parts: list[_Part]) -> list[Report]:
+    """Return what history shows of the landing days of one table."""
+    rows = {contract.table: _joined([p.rows for p in parts], contract)}
+    found = findings(lines, {contract.table: contract}, rows).drop("table")
+    return found.with_columns(pl.col("landing_day").cast(pl.String)).to_dicts()
 
 
 def _joined(frames: list[pl.DataFrame], contract: Contract) -> pl.DataFrame:
@@ -276,6 +328,7 @@ def main() -> None:
         load_contracts(here.folder("contracts")),
         here.settings.clock,
         here.root / "artifacts",
+        releases=read_releases(here.root / "releases.csv"),
         code=closure_hash(here, "lockstep.validate"),
     )
     total = report["total"]

@@ -26,7 +26,9 @@ def event_day(contract: Contract, zone: Zone) -> pl.Expr:
     return zone.day(pl.col(contract.event_time))
 
 
-def timing(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zone) -> pl.DataFrame:
+def timing(
+    rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zone, waived: pl.Series | None = None
+) -> pl.DataFrame:
     """Judge when rows landed: never before their event day, and not too long after it.
 
     Parameters
@@ -35,6 +37,8 @@ def timing(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zon
         Landed rows with ``_landing_day``, all judged by `contract`.
     reasons
         The rules for which a row is quarantined already, joined by a comma; null for none.
+    waived
+        The rows that may be late: flagged, but never quarantined for it.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def timing(rows: pl.DataFrame, reasons: pl.Series, contract: Contract, zone: Zon
     late = days.select((pl.col("happened") < limit) & pl.lit(allowed is not None)).to_series().fill_null(False)
     reasons = _named(reasons, future, "future")
     if contract.lateness.then == "quarantine":
-        reasons = _named(reasons, late, "late")
+        reasons = _named(reasons, late if waived is None else late & ~waived, "late")
     return pl.DataFrame({"rule": reasons, "late": late})
 
 

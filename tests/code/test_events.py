@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 
 from lockstep import agg
 from lockstep.clock import INSTANT, Zone
-from lockstep.contract import Contract
+from lockstep.contract import Contract, load_contracts
 from lockstep.day_cache import DayCache, Hashes
 from lockstep.define import Entity, Feature, Source, View, source
 from lockstep.derive import event_schema
