@@ -19,7 +19,7 @@ from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError, did_you_mean
-from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
+from lockstep.files import file_hash, read_parquet, tree_hash, write_json, write_parquet, write_text
 from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, check_partition, read_landings
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
@@ -50,6 +50,7 @@ def validate(
     *,
     expectations: bool = True,
     code: str = "",
+    keep: Path | None = None,
 ) -> Report:
     """Judge the sealed partitions and write ``clean/``, ``quarantine/`` and ``validation.json`` into `out`.
 
@@ -63,6 +64,8 @@ def validate(
         The hash of the code that judges, for the record.
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
+    keep
+        A folder for that opinion in its own words, anew: see `lockstep.data_docs`.
 
     Returns
     -------
@@ -82,9 +85,11 @@ def validate(
     (beside / "clean").mkdir(parents=True)
     try:
         tables = {t: _table(t, landed, contracts, zone, beside) for t in progress(sorted(contracts), "rules")}
+        if keep:
+            shutil.rmtree(keep, ignore_errors=True)
         if expectations:
             for table, counts in progress(list(tables.items()), "Great Expectations"):
-                counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
+                counts["great_expectations"] = _second_opinion(landed[table], landed, counts, keep)
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
@@ -234,7 +239,7 @@ def _total(tables: Iterable[Report]) -> Report:
     return {**total, "good_share": _share(total)}
 
 
-def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report) -> Report:
+def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report, keep: Path | None) -> Report:
     """Run each version's suite on Great Expectations; it must count what the masks counted."""
     found: dict[str, int] = {}
     run = 0
@@ -244,7 +249,7 @@ def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], count
             for r in part.contract.row_rules
             if r.kind == "references"
         }
-        for one in judge(part.contract, part.files, files):
+        for one in judge(part.contract, part.files, files, keep):
             found[one.rule] = found.get(one.rule, 0) + one.unexpected_count
             run += 1
     for rule, count in found.items():
@@ -271,14 +276,17 @@ def _move_into_place(beside: Path, out: Path) -> None:
 def main() -> None:
     """Run the stage."""
     here = project()
+    kept, out = here.root / "state/expectations", here.root / "artifacts"
     report = validate(
         here.root / "data",
         read_landings(here.root / "landings.csv"),
         load_contracts(here.folder("contracts")),
         here.settings.clock,
-        here.root / "artifacts",
+        out,
         code=closure_hash(here, "lockstep.validate"),
+        keep=kept,
     )
+    write_text(file_hash(out / "validation.json"), kept / "of")
     total = report["total"]
     shown = ("clean", "quarantined", "duplicates", "late", "corrections", "deletions")
     print(f"validate: {total['rows']:,} rows in, {', '.join(f'{total[n]:,} {n}' for n in shown)}")
