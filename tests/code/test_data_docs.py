@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lockstep.data_docs import INDEX, docs_pending, write_docs
+from lockstep.files import file_hash
 from lockstep.landings import write_landings
 from lockstep.project import Project
 from tests.code.test_validate import LINES, D, Shop
@@ -27,16 +28,10 @@ def make(folder):
     shop.validate()
     (folder / "out").rename(folder / "artifacts")
     write_landings(
-        [x._replace(byte_hash=_hash(folder, x), content_hash="x") for x in shop.landings], folder / "landings.csv"
+        [x._replace(byte_hash=file_hash(folder / "data" / x.path)) for x in shop.landings], folder / "landings.csv"
     )
     shutil.copy(ROOT / "params.yaml", folder)
     return Project(folder, {"contracts": "contracts"}), shop.contracts
-
-
-def _hash(folder, line):
-    from lockstep.files import file_hash
-
-    return file_hash(folder / "data" / line.path)
 
 
 @pytest.fixture(scope="module")
