@@ -135,7 +135,7 @@ def _rule(was: Rule, became: Rule, columns: tuple[str, ...], retyped: set[str]) 
         narrowed = widened = True
     else:
         narrowed, widened = _moved(was, became)
-    if was.then != became.then or narrowed or widened or was.params != became.params:
+    if was.then != became.then or narrowed or widened or was.params.get("value") != became.params.get("value"):
         what = {(True, False): "narrowed", (False, True): "widened"}.get((narrowed, widened), "changed")
         breaks = _breaks(was.then, became.then, narrowed, widened)
         yield Change(f"rule {what}", became.name, _asks(was), _asks(became), breaks, columns)
