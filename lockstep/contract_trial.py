@@ -140,7 +140,10 @@ def _rows_for(project: Project, old: Contract, new: Contract, rows: pl.DataFrame
     source, settings = project.load("landing")[0].rows, project.settings
     raw = read_raw(lambda table: source(table, settings.land, settings.clock), new).drop("_source", strict=False)
     new.check_schema(raw.drop("_landing_day").schema, f"raw rows of {new.table}")
-    return raw.filter(pl.col("_landing_day").is_in(rows["_landing_day"].unique().to_list()))
+    found = raw.filter(pl.col("_landing_day").is_in(rows["_landing_day"].unique().to_list()))
+    if found.is_empty():
+        raise DataError("no rows of the days that are tried", where=f"raw rows of {new.table}", do="Try it on others.")
+    return found
 
 
 def _judge(project: Project, contract: Contract, rows: pl.DataFrame, landings: list[Landing], zone: Zone) -> Judged:

@@ -14,6 +14,7 @@ import polars as pl
 
 from lockstep.catalogue import Catalogue
 from lockstep.contract import Contract, Rule, load_contracts, renamed
+from lockstep.define import Source
 from lockstep.errors import LockstepError
 from lockstep.events import event_schema
 from lockstep.project import Project
@@ -104,9 +105,13 @@ def _rules(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Cha
     known = {now.get(c, c) for c in stayed}
     are = {r.name: r for r in new.row_rules if known.intersection(r.columns)}
     retyped = {c for c in stayed if old.columns[c].type != new.columns[now.get(c, c)].type}
+    for name in [n for n in were if n not in are]:
+        if other := next((n for n in are if n not in were and replace(were[name], name=n) == are[n]), None):
+            yield Change("rule renamed", name, name, other)
+            del were[name], are[other]
     for name in [*were, *(n for n in are if n not in were)]:
         was, became = were.get(name), are.get(name)
-        columns = tuple(back.get(c, c) for c in (was or became or _NONE).columns)
+        columns = tuple(back.get(c, c) for c in (was or are[name]).columns)
         if was and became:
             yield from _rule(was, became, columns, retyped)
         elif was:
@@ -115,9 +120,6 @@ def _rules(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Cha
         elif became:
             what = "made required" if name.endswith(".not_null") else "rule added"
             yield Change(what, name, "", _asks(became), _breaks("flag", became.then, False, False), columns)
-
-
-_NONE = Rule("", "", (), "flag")
 
 
 def _now(rule: Rule, now: Mapping[str, str]) -> Rule:
@@ -203,7 +205,7 @@ def readers(project: Project, old: Contract, changes: Iterable[Change]) -> list[
     return found
 
 
-def _derives(project: Project, source: Any, contracts: Mapping[str, Contract]) -> bool:
+def _derives(project: Project, source: Source, contracts: Mapping[str, Contract]) -> bool:
     try:
         event_schema(source, contracts, project.settings.clock)
     except (LockstepError, pl.exceptions.PolarsError):

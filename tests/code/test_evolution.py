@@ -78,7 +78,9 @@ BOTH, NOBODY = ("consumers", "producers"), ()
         (', regex: "[a-z]+"', "", [("rule removed", "code.regex", ("consumers",))]),
         ("[1, null]}, then: flag", "[2, null]}, then: flag", [("rule narrowed", "not_free", NOBODY)]),
         ("[1, null]}, then: flag", "[1, null]}, then: quarantine", [("rule changed", "not_free", ("producers",))]),
-        ("name: not_free,", "name: paid,", [("rule removed", "not_free", NOBODY), ("rule added", "paid", NOBODY)]),
+        ("name: not_free,", "name: paid,", [("rule renamed", "not_free", NOBODY)]),
+        ("range: [0, 100]}", "}\n  zip: {type: string, nullable: true}", [
+            ("optional column added", "zip", NOBODY), ("rule removed", "cents.range", ("consumers",))]),
     ],
 )  # fmt: skip
 def test_each_change_is_told_with_whom_it_breaks(tmp_path, was, became, told):
@@ -99,6 +101,13 @@ def test_a_renamed_column_takes_its_rules_its_key_and_its_event_time_along(tmp_p
     assert (found[-1].what, found[-1].where, found[-1].columns) == (
         "rule narrowed", "household_id.range", ("household_key",),
     )  # fmt: skip
+
+
+def test_a_property_that_is_written_as_a_rule_of_its_own_is_the_same_rule_by_another_name(tmp_path):
+    new = SALES.replace(", range: [0, 100]}", "}")
+    new += "  - {name: fair, kind: range, columns: [cents], params: {between: [0, 100]}, then: quarantine}\n"
+    (found,) = diff(contract(tmp_path, SALES), contract(tmp_path, new))
+    assert (found.what, found.old, found.new, found.breaks) == ("rule renamed", "cents.range", "fair", ())
 
 
 ends = st.one_of(st.none(), st.integers(0, 5))
