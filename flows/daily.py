@@ -13,6 +13,7 @@ from prefect.states import Completed
 from flows.materialize import materialize
 from flows.rebuild import rebuild
 from flows.shadow import report
+from lockstep.data_docs import write_docs
 from lockstep.ledger import Ledger
 from lockstep.prefect_server import require_server
 from lockstep.project import project
@@ -30,6 +31,12 @@ def land_task(root: str, days: int) -> str:
 def check_task(root: str) -> str:
     """Check data and code before anything is built; return the data's hash."""
     return check(project(Path(root)))
+
+
+@task(name="docs")
+def docs_task(root: str) -> str:
+    """Render Great Expectations' pages where they are missing or of other results; return the first one's path."""
+    return str(write_docs(project(Path(root))))
 
 
 @task(name="ledger")
@@ -66,6 +73,7 @@ def daily(root: str | None = None, days: int = 0) -> State[dict[str, str]]:
         materialize(folder)
         if here.settings.shadow:
             report(folder)
+        docs_task(folder)
         lines = ledger_task(folder, data).lines
     models = [f"{m} {lines[f'{about.question} {m}']}" for m, about in here.settings.models.items()]
     return Completed(message="; ".join([sealed, *models]), data=lines)

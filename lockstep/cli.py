@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lockstep.contract_cli import contract_app
 from lockstep.errors import LockstepError
 from lockstep.stage import quiet, unexpected
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(contract_app, name="contract")
 
 
 @app.command()

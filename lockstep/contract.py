@@ -6,10 +6,10 @@ the rule ``quantity.range``); every count, report and planted fault refers to a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ __all__ = [
     "Lateness",
     "Rule",
     "load_contracts",
+    "renamed",
 ]
 
 Action = Literal["fail", "quarantine", "cap", "impute", "flag"]
@@ -171,10 +172,10 @@ class Contract:
         wanted = self.schema()
         missing = [c for c in wanted if c not in schema]
         extra = [c for c in schema if c not in wanted]
-        renamed = _renamed(missing, extra, wanted, schema)
-        if renamed:
-            what, expected, found = "column renamed", list(renamed), list(renamed.values())
-            do = f"Rename {'it' if len(renamed) == 1 else 'them'} back, or change the contract and raise its version."
+        pairs = renamed(missing, extra, wanted, schema)
+        if pairs:
+            what, expected, found = "column renamed", list(pairs), list(pairs.values())
+            do = f"Rename {'it' if len(pairs) == 1 else 'them'} back, or change the contract and raise its version."
         elif missing:
             what, expected, found = (
                 "column missing",
@@ -252,17 +253,16 @@ def _newest(found: list[Contract]) -> Contract:
     return replace(newest, earlier={c.version: c for c in earlier})
 
 
-def _renamed(
+def renamed(
     missing: list[str], extra: list[str], wanted: Mapping[str, pl.DataType], found: Mapping[str, pl.DataType]
 ) -> dict[str, str]:
-    """Pair every missing column with the new one it became: the nearest name, or the only one of its type."""
+    """Pair missing columns with the new ones that they became: the nearest in any case, or the only one of its type."""
     pairs: dict[str, str] = {}
     for name in missing:
-        left = [c for c in extra if c not in pairs.values()]
-        alike = [c for c in left if found[c] == wanted[name]]
-        hint = re.search(r"Did you mean '(.+)'\?", did_you_mean(name, left))
-        if hint:
-            pairs[name] = hint[1]
+        left = {c.lower(): c for c in extra if c not in pairs.values()}
+        alike = [c for c in left.values() if found[c] == wanted[name]]
+        if near := get_close_matches(name.lower(), left, n=1):
+            pairs[name] = left[near[0]]
         elif len(missing) == len(extra) == len(alike) == 1:
             pairs[name] = alike[0]
     return pairs

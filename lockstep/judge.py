@@ -5,6 +5,7 @@ The second opinion on `lockstep.masks`: another compiler, another engine, the sa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from lockstep.contract import LANDING_COLUMNS, Contract, Rule
 from lockstep.errors import GuaranteeError
+from lockstep.files import write_text
 from lockstep.masks import finite_bounds, whole
 
 __all__ = ["Judgement", "judge", "suite"]
@@ -31,7 +33,9 @@ class Judgement:
     rows: int
 
 
-def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequence[Path]]) -> tuple[Judgement, ...]:
+def judge(
+    contract: Contract, files: Sequence[Path], others: Mapping[str, Sequence[Path]], keep: Path | None = None
+) -> tuple[Judgement, ...]:
     """Run a contract's suite over the partitions of its table, in the order of its rules.
 
     Parameters
@@ -40,6 +44,8 @@ def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequen
         Partitions of the contract's table, ``<landing day>.parquet``; without any there is nothing to judge.
     others
         The partitions of the tables that `references` rules name.
+    keep
+        A folder to write Great Expectations' own results to, ``<table>.v<version>.json``: see `lockstep.data_docs`.
 
     Raises
     ------
@@ -56,6 +62,8 @@ def judge(contract: Contract, files: Sequence[Path], others: Mapping[str, Sequen
         rows = int(batch.validate(_row_count(), result_format="BASIC").result["observed_value"])
         result = batch.validate(suite(contract, {*views}), result_format="BASIC")
     _check_ran(result.results)
+    if keep:
+        write_text(json.dumps(result.to_json_dict()), keep / f"{contract.table}.v{contract.version}.json")
     found = {r.expectation_config.meta["rule"]: _judgement(r, rows) for r in result.results}
     if len(result.results) != len(contract.rules) or set(found) != {r.name for r in contract.rules}:
         raise GuaranteeError(
@@ -90,7 +98,8 @@ def _expectation(rule: Rule, contract: Contract, views: Collection[str]) -> Any:
         "references": lambda rule, _: _references(rule, views),
     }
     name, kwargs = compilers.get(rule.kind, _one_column)(rule, contract)
-    return getattr(gxe, name)(**kwargs, meta={"rule": rule.name, "then": rule.then})
+    meta = {"rule": rule.name, "then": rule.then}
+    return getattr(gxe, name)(**kwargs, meta=meta, description=f"Expect {rule.demand()}")
 
 
 def _one_column(rule: Rule, contract: Contract) -> tuple[str, dict[str, Any]]:
@@ -120,8 +129,7 @@ def _at_most(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
 
 
 def _references(rule: Rule, views: Collection[str]) -> tuple[str, dict[str, Any]]:
-    query = {"unexpected_rows_query": _unknown(rule, views), "description": f"Expect {rule.demand()}"}
-    return "UnexpectedRowsExpectation", query
+    return "UnexpectedRowsExpectation", {"unexpected_rows_query": _unknown(rule, views)}
 
 
 def _unknown(rule: Rule, views: Collection[str]) -> str:

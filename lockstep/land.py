@@ -26,7 +26,7 @@ from lockstep.landings import (
 )
 from lockstep.release import Release, read_releases, released_rows, write_releases
 
-__all__ = ["Raw", "SourceEnds", "land", "last_sealed"]
+__all__ = ["Raw", "SourceEnds", "land", "last_sealed", "read_raw"]
 
 Raw = Callable[[str], pl.DataFrame]
 """Gives the raw rows of a table, with ``_landing_day`` (Date): the project's `landing` module has one.
@@ -73,7 +73,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     missing = {x for x in ledger if x.byte_hash != EMPTY and not (root / "data" / x.path).is_file()}
     if start > until and not missing:
         return []
-    raws = {table: _raw(raw, contract) for table, contract in sorted(contracts.items())}
+    raws = {table: read_raw(raw, contract) for table, contract in sorted(contracts.items())}
     tables = {table: _judged(rows.drop("_source", strict=False), contracts[table]) for table, rows in raws.items()}
     _check_calendar(tables, start, until)
     releases = read_releases(root / "releases.csv")
@@ -177,8 +177,8 @@ def _same_content(contract: Contract, rows: pl.DataFrame, line: Landing) -> bool
     return not set(columns) <= set(rows.columns) or content_hash(rows.select(columns)) == line.content_hash
 
 
-def _raw(raw: Raw, contract: Contract) -> pl.DataFrame:
-    """Read a table's raw rows; say in one sentence which column the source no longer has."""
+def read_raw(raw: Raw, contract: Contract) -> pl.DataFrame:
+    """Read a table's raw rows, as they land; say in one sentence which column the source no longer has."""
     try:
         rows = raw(contract.table)
     except pl.exceptions.ColumnNotFoundError as e:

@@ -17,6 +17,7 @@ from lockstep.alone import alone
 from lockstep.catalogue import Catalogue
 from lockstep.clock import Zone
 from lockstep.contract import load_contracts
+from lockstep.data_docs import docs_pending
 from lockstep.deps import require_deps
 from lockstep.errors import EnvironmentFault
 from lockstep.evidently_report import report_pending
@@ -61,8 +62,8 @@ def run(project: Project) -> Ledger:
 
 
 def pending(project: Project) -> list[str]:
-    """Return what is not of the present artifacts: the online store, the page of the comparison."""
-    parts = {"materialize": online.pending, "report": report_pending}
+    """Return what is not of the present artifacts: the online store, the page of the comparison, Data Docs."""
+    parts = {"materialize": online.pending, "report": report_pending, "docs": docs_pending}
     return [name for name, is_pending in parts.items() if is_pending(project)]
 
 

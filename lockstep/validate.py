@@ -19,7 +19,7 @@ from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError
-from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
+from lockstep.files import file_hash, read_parquet, tree_hash, write_json, write_parquet, write_text
 from lockstep.health import findings
 from lockstep.judge import judge
 from lockstep.landings import EMPTY, Landing, check_partition, partition, read_landings, require_contracts
@@ -56,6 +56,7 @@ def validate(
     releases: Iterable[Release] = (),
     expectations: bool = True,
     code: str = "",
+    keep: Path | None = None,
 ) -> Report:
     """Judge the sealed partitions and write ``clean/``, ``quarantine/`` and ``validation.json`` into `out`.
 
@@ -71,6 +72,8 @@ def validate(
         The hash of the code that judges, for the record.
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
+    keep
+        A folder for that opinion in its own words, anew: see `lockstep.data_docs`.
 
     Returns
     -------
@@ -91,9 +94,11 @@ def validate(
     (beside / "clean").mkdir(parents=True)
     try:
         tables = {t: _table(t, landed, contracts, zone, beside) for t in progress(sorted(contracts), "rules")}
+        if keep:
+            shutil.rmtree(keep, ignore_errors=True)
         if expectations:
             for table, counts in progress(list(tables.items()), "Great Expectations"):
-                counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
+                counts["great_expectations"] = _second_opinion(landed[table], landed, counts, keep)
         for table, counts in tables.items():
             counts["health"] = _health(lines, contracts[table], landed[table])
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
@@ -285,7 +290,7 @@ def _total(tables: Iterable[Report]) -> Report:
     return {**total, "good_share": _share(total)}
 
 
-def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report) -> Report:
+def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report, keep: Path | None) -> Report:
     """Run each version's suite on Great Expectations; it must count what the masks counted."""
     found: dict[str, int] = {}
     run = 0
@@ -295,7 +300,7 @@ def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], count
             for r in part.contract.row_rules
             if r.kind == "references"
         }
-        for one in judge(part.contract, part.files, files):
+        for one in judge(part.contract, part.files, files, keep):
             found[one.rule] = found.get(one.rule, 0) + one.unexpected_count
             run += 1
     for rule, count in found.items():
@@ -322,15 +327,18 @@ def _move_into_place(beside: Path, out: Path) -> None:
 def main() -> None:
     """Run the stage."""
     here = project()
+    kept, out = here.root / "state/expectations", here.root / "artifacts"
     report = validate(
         here.root / "data",
         read_landings(here.root / "landings.csv"),
         load_contracts(here.folder("contracts")),
         here.settings.clock,
-        here.root / "artifacts",
+        out,
         releases=read_releases(here.root / "releases.csv"),
         code=closure_hash(here, "lockstep.validate"),
+        keep=kept,
     )
+    write_text(file_hash(out / "validation.json"), kept / "of")
     total = report["total"]
     shown = ("clean", "quarantined", "duplicates", "late", "corrections", "deletions")
     print(f"validate: {total['rows']:,} rows in, {', '.join(f'{total[n]:,} {n}' for n in shown)}")

@@ -163,6 +163,10 @@ def test_columns_in_any_order_keep_the_schema(tmp_path):
     ("change", "message"),
     [
         ({"colour": None, "color": pl.String}, "column renamed in here: expected colour, found color. Rename it back,"),
+        (
+            {"colour": None, "COLOUR": pl.String, "shade": pl.String},
+            "column renamed in here: expected colour, found COLOUR.",
+        ),
         ({"colour": None, "tint": pl.String}, "column renamed in here: expected colour, found tint."),
         ({"colour": None}, "column missing in here: expected colour, found nothing. Send the column,"),
         ({"colour": None, "x": pl.Int8}, "column missing in here: expected colour, found x, (not in the contract)."),

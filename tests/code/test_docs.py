@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```(python|yaml)\n(.*?)^```\n", re.M | re.S)
 
 
-@pytest.mark.parametrize("page", ["how-a-feature-is-computed.md", "quarantine.md", "versions.md"])
+@pytest.mark.parametrize("page", ["contracts.md", "how-a-feature-is-computed.md", "quarantine.md", "versions.md"])
 def test_the_code_of_a_page_runs_and_prints_the_tables_that_follow_it(page, tmp_path, monkeypatch):
     text, names, printed = (DOCS / page).read_text(encoding="utf-8"), {}, 0
     monkeypatch.chdir(tmp_path)

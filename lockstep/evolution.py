@@ -1,0 +1,213 @@
+"""How a contract changes: what differs between two versions, whom it breaks, and who reads what is changed.
+
+A promise that is relaxed breaks consumers, one that is tightened breaks producers: a value that the old version let
+nobody read may come, or a row that it took may be refused. A rule that only flags promises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import polars as pl
+
+from lockstep.catalogue import Catalogue
+from lockstep.contract import Contract, Rule, load_contracts, renamed
+from lockstep.define import Source
+from lockstep.errors import LockstepError
+from lockstep.events import event_schema
+from lockstep.project import Project
+
+__all__ = ["Change", "diff", "readers"]
+
+_REFUSES = ("flag", "quarantine", "fail")
+"""What producers feel of a rule that is broken, the hardest last: a repair is no refusal."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference: what became of what, from and to what, whom it breaks, and the old columns that it is about."""
+
+    what: str
+    where: str
+    old: str = ""
+    new: str = ""
+    breaks: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """Return the change for scripts."""
+        return {**asdict(self), "breaking": bool(self.breaks)}
+
+    def text(self) -> str:
+        """Return the change for people."""
+        breaks = f"breaks {' and '.join(self.breaks)}" if self.breaks else "compatible"
+        became = " -> ".join(filter(None, (self.old, self.new)))
+        return f"{breaks:<32}{self.what}: {self.where}{', ' if became else ''}{became}"
+
+
+def diff(old: Contract, new: Contract) -> list[Change]:
+    """Return what `new` changes: the table, then columns, then rules."""
+    gone = [c for c in old.columns if c not in new.columns]
+    come = [c for c in new.columns if c not in old.columns]
+    now = renamed(gone, come, old.schema(), new.schema())
+    return [*_table(old, new, now), *_columns(old, new, now), *_rules(old, new, now)]
+
+
+def _table(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:
+    """Yield what changed beside columns and rules."""
+    named = replace(
+        old,
+        key=tuple(now.get(c, c) for c in old.key),
+        event_time=old.event_time and now.get(old.event_time, old.event_time),
+    )
+    for name in (f.name for f in fields(Contract)):
+        was, became = getattr(named, name), getattr(new, name)
+        if was == became or name in ("version", "about", "columns", "rules", "earlier"):
+            continue
+        breaks: tuple[str, ...] = ()
+        if name in ("table", "key", "event_time", "calendar"):
+            breaks = ("consumers", "producers")
+        elif name == "lateness":
+            days = [float("inf") if x.days is None else x.days for x in (was, became)]
+            breaks = _breaks(was.then, became.then, days[1] < days[0], days[1] > days[0])
+            was, became = (f"{x.days} days, {x.then}" for x in (was, became))
+        yield Change(f"{name} changed", new.table, _words(was), _words(became), breaks)
+
+
+def _columns(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:
+    """Yield what became of columns; of a new one its rules are not told."""
+    both = ("consumers", "producers")
+    for name, was in old.columns.items():
+        became = new.columns.get(now.get(name, name))
+        if became is None:
+            yield Change("column removed", name, breaks=both, columns=(name,))
+            continue
+        if became.name != name:
+            yield Change("column renamed", name, name, became.name, both, (name,))
+        if became.type != was.type:
+            yield Change("column retyped", became.name, was.type, became.type, both, (name,))
+        if became.unit != was.unit:
+            yield Change("unit changed", became.name, was.unit or "none", became.unit or "none", both, (name,))
+    for name in new.columns:
+        if name not in old.columns and name not in now.values():
+            required = any(r.kind == "not_null" and r.columns == (name,) and r.then in _REFUSES[1:] for r in new.rules)
+            what = "required column added" if required else "optional column added"
+            yield Change(what, name, "", new.columns[name].type, ("producers",) if required else ())
+
+
+def _rules(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:
+    """Yield what became of rules on columns that both versions have, and of rules that name columns of both."""
+    stayed = {c for c in old.columns if now.get(c, c) in new.columns}
+    back = {new: old for old, new in now.items()}
+    were = {r.name: r for r in (_now(r, now) for r in old.row_rules if stayed.issuperset(r.columns))}
+    known = {now.get(c, c) for c in stayed}
+    are = {r.name: r for r in new.row_rules if known.intersection(r.columns)}
+    retyped = {c for c in stayed if old.columns[c].type != new.columns[now.get(c, c)].type}
+    for name in [n for n in were if n not in are]:
+        if other := next((n for n in are if n not in were and replace(were[name], name=n) == are[n]), None):
+            yield Change("rule renamed", name, name, other)
+            del were[name], are[other]
+    for name in [*were, *(n for n in are if n not in were)]:
+        was, became = were.get(name), are.get(name)
+        columns = tuple(back.get(c, c) for c in (was or are[name]).columns)
+        if was and became:
+            yield from _rule(was, became, columns, retyped)
+        elif was:
+            what = "made nullable" if name.endswith(".not_null") else "rule removed"
+            yield Change(what, name, _asks(was), "", _breaks(was.then, "flag", False, False), columns)
+        elif became:
+            what = "made required" if name.endswith(".not_null") else "rule added"
+            yield Change(what, name, "", _asks(became), _breaks("flag", became.then, False, False), columns)
+
+
+def _now(rule: Rule, now: Mapping[str, str]) -> Rule:
+    """Return an old rule with the new names of its columns, in its own name as well where that is short for one."""
+    first, _, kind = rule.name.partition(".")
+    name = f"{now[first]}.{kind}" if first in now and kind else rule.name
+    return replace(rule, name=name, columns=tuple(now.get(c, c) for c in rule.columns))
+
+
+def _rule(was: Rule, became: Rule, columns: tuple[str, ...], retyped: set[str]) -> Iterator[Change]:
+    """Yield what became of a rule that both versions have."""
+    if (was.kind, was.columns) != (became.kind, became.columns) or (
+        was.params != became.params and retyped.intersection(columns)
+    ):
+        narrowed = widened = True
+    else:
+        narrowed, widened = _moved(was, became)
+    if was.then != became.then or narrowed or widened or was.params.get("value") != became.params.get("value"):
+        what = {(True, False): "narrowed", (False, True): "widened"}.get((narrowed, widened), "changed")
+        breaks = _breaks(was.then, became.then, narrowed, widened)
+        yield Change(f"rule {what}", became.name, _asks(was), _asks(became), breaks, columns)
+
+
+def _moved(was: Rule, became: Rule) -> tuple[bool, bool]:
+    """Return whether a rule of one kind refuses what it took, and takes what it refused."""
+    if was.kind == "range":
+        (low, high), (low_now, high_now) = was.params["between"], became.params["between"]
+        return (
+            _beyond(low_now, low, lambda a, b: a > b) or _beyond(high_now, high, lambda a, b: a < b),
+            _beyond(low, low_now, lambda a, b: a > b) or _beyond(high, high_now, lambda a, b: a < b),
+        )
+    if was.kind == "set":
+        had, has = set(was.params["of"]), set(became.params["of"])
+        return bool(had - has), bool(has - had)
+    other = {k: v for k, v in was.params.items() if k != "value"} != {
+        k: v for k, v in became.params.items() if k != "value"
+    }
+    return other, other  # which rows it tells apart cannot be known from its words
+
+
+def _beyond(bound: Any, than: Any, inside: Callable[[Any, Any], bool]) -> bool:
+    return bound is not None and (than is None or inside(bound, than))
+
+
+def _breaks(was: str, became: str, narrowed: bool, widened: bool) -> tuple[str, ...]:
+    """Return whom a rule breaks that goes from one action to another and is narrowed or widened."""
+    hard, harder = (_REFUSES.index(x) if x in _REFUSES else 0 for x in (was, became))
+    found = ["consumers"] if was != "flag" and (widened or became == "flag") else []
+    return (*found, "producers") if harder and (narrowed or harder > hard) else tuple(found)
+
+
+def _asks(rule: Rule) -> str:
+    value = f" {rule.params['value']!r}" if "value" in rule.params else ""
+    return f"{rule.demand()} else {rule.then}{value}"
+
+
+def _words(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) and all(isinstance(v, str) for v in value) else str(value)
+
+
+def readers(project: Project, old: Contract, changes: Iterable[Change]) -> list[dict[str, Any]]:
+    """Return, of each column that breaking changes are about, the sources, views and services that read it.
+
+    A source reads a column when its events cannot be derived from a table without it.
+    """
+    catalogue, contracts = Catalogue(project), load_contracts(project.folder("contracts"))
+    found = []
+    for column in dict.fromkeys(c for change in changes if change.breaks for c in change.columns):
+        less = replace(old, columns={name: c for name, c in old.columns.items() if name != column})
+        sources = {v.source for v in catalogue.views if old.table in v.source.tables}
+        lost = {s for s in sources if not _derives(project, s, {**contracts, old.table: less})}
+        views = [v for v in catalogue.views if v.source in lost]
+        features = {f.name for v in views for f in v.features}
+        services = [s.name for s in catalogue.services if catalogue.behind(s.features) & features]
+        found.append(
+            {
+                "column": column,
+                "sources": sorted(s.name for s in lost),
+                "views": [v.name for v in views],
+                "services": services,
+            }
+        )
+    return found
+
+
+def _derives(project: Project, source: Source, contracts: Mapping[str, Contract]) -> bool:
+    try:
+        event_schema(source, contracts, project.settings.clock)
+    except (LockstepError, pl.exceptions.PolarsError):
+        return False
+    return True
