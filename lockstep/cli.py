@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from lockstep.contract_cli import contract_app
 from lockstep.errors import LockstepError
 from lockstep.stage import quiet, unexpected
 
@@ -20,6 +21,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(contract_app, name="contract")
 
 
 @app.command()

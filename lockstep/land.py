@@ -71,6 +71,8 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         again = [x.landing_day for x in missing if x.table == table]
         _check_past(contract, {d: rows for d, rows in parts.items() if d < start and d not in again}, sealed)
         for day in again + list(days(start, until)):
+            if day not in sealed:
+                contract.check_volume(day, parts[day].height if day in parts else 0)
             line = _write(beside, contract, day, parts.get(day), source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])

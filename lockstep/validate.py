@@ -10,21 +10,25 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from lockstep.clock import Zone
+from lockstep.clock import Zone, parse_day
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, GuaranteeError, did_you_mean
-from lockstep.files import read_parquet, tree_hash, write_json, write_parquet
+from lockstep.files import tree_hash, write_json, write_parquet
 from lockstep.judge import judge
-from lockstep.landings import EMPTY, Landing, check_partition, read_landings
+from lockstep.landings import EMPTY, Landing, check_unchanged, read_landings, read_sealed
 from lockstep.masks import apply_repairs, broken, broken_after_repair, check_fail_rules, reasons
 from lockstep.project import project
+from lockstep.slo import RECENT_DAYS, judge_slo
 from lockstep.stage import progress, stage
+from lockstep.statistics import check_second_opinion, judge_statistics
+from lockstep.table_profile import TableProfile
 from lockstep.versions import fates, timing
 
 __all__ = ["main", "validate"]
@@ -48,6 +52,7 @@ def validate(
     zone: Zone,
     out: Path,
     *,
+    profiles: Path | None = None,
     expectations: bool = True,
     code: str = "",
 ) -> Report:
@@ -59,6 +64,8 @@ def validate(
         The folder of ``<table>/<landing day>.parquet``.
     landings
         What was sealed: nothing else is read.
+    profiles
+        The folder of contracts, with the stored profiles of the tables that have statistics.
     code
         The hash of the code that judges, for the record.
     expectations
@@ -72,19 +79,28 @@ def validate(
     Raises
     ------
     DataError
-        A partition cannot be read, has another schema than its contract or breaks a `fail` rule.
+        A partition cannot be read, has another schema than its contract, breaks a `fail` rule or changes meanwhile;
+        or a statistic cannot be taken.
     GuaranteeError
-        Rows were lost or won on the way, or masks and Great Expectations count differently.
+        The record SLO or a statistic that is to `fail` does not hold, rows were lost or won on the way, or masks and
+        Great Expectations find otherwise.
     """
-    landed = _landed(data, list(landings), contracts)
+    lines = list(landings)
+    landed = _landed(data, lines, contracts)
+    last = max((line.landing_day for line in lines), default=date.max)
     beside = out / ".validate"
     shutil.rmtree(beside, ignore_errors=True)
     (beside / "clean").mkdir(parents=True)
     try:
-        tables = {t: _table(t, landed, contracts, zone, beside) for t in progress(sorted(contracts), "rules")}
-        if expectations:
-            for table, counts in progress(list(tables.items()), "Great Expectations"):
-                counts["great_expectations"] = _second_opinion(landed[table], landed, counts)
+        tables = {
+            t: _table(t, landed, contracts, zone, beside, last=last) for t in progress(sorted(contracts), "rules")
+        }
+        for table, counts in progress(list(tables.items()), "Great Expectations" if expectations else "statistics"):
+            counts["volume"] = _volume(contracts[table], [x for x in lines if x.table == table])
+            counts["statistics"], run = _statistics(contracts[table], landed[table], last, profiles, expectations)
+            if expectations:
+                counts["great_expectations"] = _second_opinion(landed[table], landed, counts, run)
+        check_unchanged(data, lines)
         hashes = {"code": code, "data": tree_hash(data), "clean": tree_hash(beside / "clean")}
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
@@ -104,22 +120,9 @@ def _landed(data: Path, landings: list[Landing], contracts: Mapping[str, Contrac
         for version in sorted({line.contract_version for line in lines}):
             contract = contracts[table].at(version)
             chosen = [x for x in lines if x.contract_version == version]
-            rows = pl.concat([_partition(data, line, contract) for line in chosen])
+            rows = pl.concat([read_sealed(data, line, contract) for line in chosen])
             landed[table].append(_Part(contract, rows, tuple(data / line.path for line in chosen)))
     return landed
-
-
-def _partition(data: Path, line: Landing, contract: Contract) -> pl.DataFrame:
-    where = f"data/{line.path}"
-    check_partition(data, line)
-    rows = read_parquet(data / line.path)
-    contract.check_schema(rows.schema, where)
-    if rows.height != line.rows:
-        raise DataError(
-            "other rows than sealed", where=where, expected=f"{line.rows} rows", found=rows.height,
-            do="Restore the file: a sealed partition is immutable.",
-        )  # fmt: skip
-    return rows.select(*contract.schema(), pl.lit(line.landing_day, pl.Date).alias("_landing_day"))
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,6 @@ class _Judged:
     repaired: pl.DataFrame
     reasons: pl.Series
     late: pl.Series
-    bad: pl.Series
     counts: Mapping[str, int]
 
 
@@ -143,18 +145,22 @@ def _judged(part: _Part, others: Mapping[str, pl.DataFrame], zone: Zone) -> _Jud
     unmended = broken_after_repair(contract, repaired)
     quarantining = [r for r in contract.row_rules if r.then == "quarantine" or r.name in unmended.columns]
     refusing = masks.with_columns(unmended)
-    counted = [r.name for r in contract.row_rules if r.then != "flag"]
-    bad = masks.select(pl.any_horizontal(pl.lit(False), *counted).alias("bad")).to_series()
     timed = timing(repaired, reasons(refusing, quarantining), contract, zone)
-    return _Judged(rows, repaired, timed["rule"], timed["late"], bad, masks.sum().row(0, named=True))
+    return _Judged(rows, repaired, timed["rule"], timed["late"], masks.sum().row(0, named=True))
 
 
 def _table(
-    table: str, landed: Mapping[str, list[_Part]], contracts: Mapping[str, Contract], zone: Zone, beside: Path
+    table: str,
+    landed: Mapping[str, list[_Part]],
+    contracts: Mapping[str, Contract],
+    zone: Zone,
+    beside: Path,
+    *,
+    last: date,
 ) -> Report:
     """Judge one table, write its clean and quarantined rows and return its counts."""
     contract, parts = contracts[table], landed[table]
-    named = {r.params["table"] for p in parts for r in p.contract.row_rules if r.kind == "references"}
+    named = {r.table for p in parts for r in p.contract.row_rules if r.table is not None}
     others = {t: _joined([p.rows for p in landed[t]], contracts[t]) for t in named}
     judged = [_judged(p, others, zone) for p in parts]
     raw = _joined([j.raw for j in judged], contract)
@@ -166,7 +172,6 @@ def _table(
     clean = repaired.with_columns(late).filter(kept).select(*contract.clean_schema())
     refused = raw.with_columns(marks["rule"]).filter(quarantined)
     _write(clean, refused, contract, beside)
-    bad = pl.concat([pl.Series("bad", [], pl.Boolean), *(j.bad for j in judged)]) | quarantined
     counts = {
         "rows": raw.height,
         "clean": clean.height,
@@ -175,10 +180,45 @@ def _table(
         "late": int(late.sum()),
         "corrections": int(marks["correction"].sum()),
         "deletions": int(clean["_deleted"].sum()),
-        "bad": int(bad.sum()),
     }
     _check_law(counts, table)
-    return {**counts, "good_share": _share(counts), "rules": _rule_counts(parts, judged, marks["rule"])}
+    slo = judge_slo(contract, marks["rule"], raw["_landing_day"] > last - timedelta(days=RECENT_DAYS))
+    return {**counts, "rules": _rule_counts(parts, judged, marks["rule"]), "slo": slo}
+
+
+def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
+    """Return the landing days with an unusual number of rows, each judged by the contract of its day."""
+    if contract.volume is None:
+        return None
+    for line in lines:
+        contract.at(line.contract_version).check_volume(line.landing_day, line.rows)
+    unusual = {
+        str(x.landing_day): x.rows for x in lines if not contract.at(x.contract_version).is_usual(x.landing_day, x.rows)
+    }
+    return {"rows": list(contract.volume.rows), "then": contract.volume.then, "unusual": unusual}
+
+
+def _statistics(
+    contract: Contract, parts: list[_Part], last: date, folder: Path | None, expectations: bool
+) -> tuple[Report, int]:
+    """Judge the statistics of the last landing days; return them by rule, and how many had a second opinion."""
+    if contract.statistics is None:
+        return {}, 0
+    profile = TableProfile.read(contract, folder or Path())
+    since = last - timedelta(days=contract.statistics.over_days)
+    fresh = [part.rows.filter(pl.col("_landing_day") > since) for part in parts]
+    found = judge_statistics(contract, pl.concat([pl.DataFrame(), *filter(len, fresh)], how="diagonal"), profile)
+    if expectations:
+        files = [f for part in parts for f in part.files if parse_day(f.stem) > since]
+        check_second_opinion(contract.table, found, files, profile)
+    if broken := [one for one in found if one.rule.then == "fail" and not one.held]:
+        raise GuaranteeError(
+            "statistics have moved from the profile",
+            where=f"table {contract.table}, the last {contract.statistics.over_days} landing days",
+            found="; ".join(map(str, broken)),
+            do=f"Mend the source; or, when it is the new normal, `lockstep contract profile {contract.table}`.",
+        )  # fmt: skip
+    return {one.rule.name: one.to_dict() for one in found}, len(found) if expectations else 0
 
 
 def _joined(frames: list[pl.DataFrame], contract: Contract) -> pl.DataFrame:
@@ -221,29 +261,20 @@ def _check_law(counts: Mapping[str, int], where: str) -> None:
         )  # fmt: skip
 
 
-def _share(counts: Mapping[str, int]) -> float | None:
-    """Return the share of rows that broke nothing but `flag` rules: the record SLO. Null without rows."""
-    return (counts["rows"] - counts["bad"]) / counts["rows"] if counts["rows"] else None
-
-
 def _total(tables: Iterable[Report]) -> Report:
-    names = ("rows", "clean", "quarantined", "duplicates", "late", "corrections", "deletions", "bad")
+    names = ("rows", "clean", "quarantined", "duplicates", "late", "corrections", "deletions")
     found = list(tables)
     total = {name: sum(t[name] for t in found) for name in names}
     _check_law(total, "all tables")
-    return {**total, "good_share": _share(total)}
+    return total
 
 
-def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report) -> Report:
-    """Run each version's suite on Great Expectations; it must count what the masks counted."""
+def _second_opinion(parts: list[_Part], landed: Mapping[str, list[_Part]], counts: Report, run: int) -> Report:
+    """Run each version's suite on Great Expectations; it must count what the masks counted. `run` ran before."""
     found: dict[str, int] = {}
-    run = 0
     for part in parts:
-        files = {
-            r.params["table"]: [f for p in landed[r.params["table"]] for f in p.files]
-            for r in part.contract.row_rules
-            if r.kind == "references"
-        }
+        named = {r.table for r in part.contract.row_rules if r.table is not None}
+        files = {t: [f for p in landed[t] for f in p.files] for t in named}
         for one in judge(part.contract, part.files, files):
             found[one.rule] = found.get(one.rule, 0) + one.unexpected_count
             run += 1
@@ -277,6 +308,7 @@ def main() -> None:
         load_contracts(here.folder("contracts")),
         here.settings.clock,
         here.root / "artifacts",
+        profiles=here.folder("contracts"),
         code=closure_hash(here, "lockstep.validate"),
     )
     total = report["total"]
