@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import polars as pl
 import pytest
@@ -455,6 +456,13 @@ def test_a_landing_day_with_an_unusual_number_of_rows_is_told(tmp_path, then, ra
         return
     unusual = {str(D[1]): 1, str(D[2]): 0}
     assert shop.validate()["tables"]["lines"]["volume"] == {"rows": [2, 3], "then": "flag", "unusual": unusual}
+
+
+def test_a_gap_that_is_known_may_be_empty(tmp_path):
+    shop = Shop(tmp_path, LINES.replace("columns:", "volume: {rows: [2, 3], then: fail}\ncolumns:", 1))
+    lines = shop.contracts["lines"]
+    object.__setattr__(lines, "health", SimpleNamespace(gaps=frozenset({D[1]})))
+    assert [lines.is_usual(D[n], rows) for n, rows in ((1, 0), (1, 1), (2, 0), (1, 2))] == [True, False, False, True]
 
 
 def test_a_day_that_is_gone_leaves_no_clean_file_behind(shop):
