@@ -33,10 +33,13 @@ def broken(contract: Contract, rows: pl.DataFrame, others: Others, rules: Iterab
         All row rules of the contract by default.
     """
     chosen = contract.row_rules if rules is None else tuple(rules)
-    simple = rows.select(_mask(r, contract).alias(r.name) for r in chosen if r.table is None)
-    look = {"references": _unknown, "totals": _unequal}
-    found = [look[r.kind](r, rows, others[r.table]) for r in chosen if r.table is not None]
-    return simple.with_columns(found).select(r.name for r in chosen)
+    look = {"references": _unknown, "totals": _unequal, "unique": _repeated}
+    return rows.select(
+        look[r.kind](r, rows, others[r.table] if r.table else rows)
+        if r.kind in look
+        else _mask(r, contract).alias(r.name)
+        for r in chosen
+    )
 
 
 def reasons(broken: pl.DataFrame, rules: Iterable[Rule]) -> pl.Series:
@@ -121,13 +124,21 @@ def _mask(rule: Rule, contract: Contract) -> pl.Expr:
         good = first.str.contains(whole(rule.params["match"]))
     elif rule.kind == "at_most":
         good = columns[0] <= columns[1]
-    elif rule.kind == "sum_of":
+    else:  # sum_of
         good = first == pl.sum_horizontal(*(c.cast(pl.Int128) for c in columns[1:]), ignore_nulls=False)
-    else:  # unique: among the rows of one landing day, where no column is null
-        good = (
-            pl.any_horizontal(c.is_null() for c in columns) | ~pl.struct(*rule.columns, "_landing_day").is_duplicated()
-        )
     return ~good.fill_null(True)
+
+
+def _repeated(rule: Rule, rows: pl.DataFrame, _: pl.DataFrame) -> pl.Series:
+    """Return whether each row shares its values, none of them null, with another of its landing day.
+
+    Day by day: a hash table of all days together takes more memory than the rows themselves.
+    """
+    complete = pl.all_horizontal(pl.col(c).is_not_null() for c in rule.columns)
+    mask = (complete & pl.struct(rule.columns).is_duplicated()).alias(rule.name)
+    asked = rows.select(*rule.columns, "_landing_day").with_row_index("_row")
+    days = [day.select("_row", mask) for day in asked.partition_by("_landing_day")]
+    return pl.concat([asked.clear().select("_row", mask), *days]).sort("_row")[rule.name]
 
 
 def _unknown(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
