@@ -13,7 +13,11 @@ from benchmarks.rounds import Size, run
 from lockstep.errors import LockstepError
 from lockstep.stage import QUIET
 
-BENCHMARKS = {"training_set": "benchmarks.training_set:cases", "snapshots": "benchmarks.snapshots:cases"}
+BENCHMARKS = {
+    "training_set": "benchmarks.training_set:cases",
+    "snapshots": "benchmarks.snapshots:cases",
+    "validation": "benchmarks.validation:cases",
+}
 BY_NAME_ALONE = {"snapshots_100m": "benchmarks.snapshots:hundred_million"}
 
 
@@ -31,7 +35,7 @@ def main() -> int:
         dest="size",
         action="store_const",
         const=Size.FULL,
-        help="with a million entity rows and 11 million events",
+        help="with a million entity rows, 11 million events and 10 million rows to validate",
     )
     asked = parser.parse_args()
     if unknown := sorted(set(asked.names) - set(known := BENCHMARKS | BY_NAME_ALONE)):

@@ -27,6 +27,10 @@ __all__ = [
     "Health",
     "Lateness",
     "Rule",
+    "Slo",
+    "Statistic",
+    "Statistics",
+    "Volume",
     "load_contracts",
     "renamed",
 ]
@@ -71,6 +75,11 @@ class Rule:
     then: Action
     params: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def table(self) -> str | None:
+        """Return the other table that the rule looks into."""
+        return self.params.get("table")
+
     def demand(self) -> str:
         """Return what the rule asks, for people."""
         columns = ", ".join(self.columns)
@@ -79,6 +88,12 @@ class Rule:
             return f"{columns} between {low} and {high}"
         if self.kind == "references":
             return f"{columns} in {', '.join(self.params['columns'])} of {self.params['table']}"
+        if self.kind == "sum_of":
+            return f"{self.columns[0]} the sum of {', '.join(self.columns[1:])}"
+        if self.kind == "totals":
+            *key, total = self.params["columns"]
+            whole = f"{total} of {self.params['table']} by {', '.join(key)}"
+            return f"{self.columns[-1]} of a landing day in sum the {whole}"
         return {
             "type": f"{columns} of its type",
             "not_null": f"{columns} not null",
@@ -114,6 +129,41 @@ class Health:
     then: Literal["flag", "fail"] = "flag"
 
 
+@dataclass(frozen=True)
+class Slo:
+    """Which share of a table's rows breaks no `fail` or `quarantine` rule at all, and what follows when fewer do."""
+
+    records: float = 0.999
+    then: Literal["fail", "flag"] = "fail"
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """What a statistic of a column must be against the stored profile; its score must lie within `limits`."""
+
+    name: str
+    kind: Literal["mean", "std", "distinct", "null_share", "ks", "psi"]
+    column: str
+    limits: tuple[float, float]
+    then: Literal["fail", "flag"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The statistics that are judged, and over how many of the last landing days."""
+
+    over_days: int
+    rules: tuple[Statistic, ...]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """How many rows a landing day of a daily table has, and what follows when it has not."""
+
+    rows: tuple[int, int]
+    then: Literal["fail", "flag"]
+
+
 LANDING_COLUMNS = (Column("_received_at", "instant"), Column("_deleted", "bool"))
 """What landing adds to the raw columns: the first receipt (null where unknown), and whether the row deletes its key."""
 
@@ -132,6 +182,9 @@ class Contract:
     columns: Mapping[str, Column]
     rules: tuple[Rule, ...]
     about: str = ""
+    slo: Slo = Slo()
+    statistics: Statistics | None = None
+    volume: Volume | None = None
     earlier: Mapping[int, Contract] = field(default_factory=dict, repr=False)
     health: Health | None = None
 
@@ -194,6 +247,22 @@ class Contract:
             expected, found = [f"{c} as {wanted[c]}" for c in retyped], [str(schema[c]) for c in retyped]
             do = "Convert it when landing, or change the contract and raise its version."
         raise DataError(what, where=where, expected=", ".join(expected), found=", ".join(found), do=do)
+
+    def is_usual(self, day: date, rows: int) -> bool:
+        """Tell whether a landing day has as many rows as it should; a gap that is known may be empty."""
+        gaps = getattr(getattr(self, "health", None), "gaps", ())
+        if self.volume is None or (rows == 0 and day in gaps):
+            return True
+        return self.volume.rows[0] <= rows <= self.volume.rows[1]
+
+    def check_volume(self, day: date, rows: int) -> None:
+        """Raise DataError when a landing day has an unusual number of rows and that is to `fail`."""
+        if self.volume and self.volume.then == "fail" and not self.is_usual(day, rows):
+            raise DataError(
+                "an unusual number of rows", where=f"table {self.table}, landing day {day}",
+                expected=f"{self.volume.rows[0]:,} to {self.volume.rows[1]:,}", found=f"{rows:,}",
+                do="Ask the source for the whole day, or change volume in the contract and raise its version.",
+            )  # fmt: skip
 
     def check_fail_rules(self, rows: pl.DataFrame, where: str) -> None:
         """Raise DataError when raw rows, with ``_landing_day``, break a rule whose action is `fail`."""
@@ -271,10 +340,9 @@ def renamed(
 def _check_references(contract: Contract, contracts: Mapping[str, Contract]) -> None:
     """Check that referenced tables have a contract with the referenced columns, of the same type."""
     for rule in contract.rules:
-        if rule.kind != "references":
+        if (table := rule.table) is None:
             continue
         where = f"{contract.table}.yaml, rule {rule.name}"
-        table = rule.params["table"]
         if table not in contracts:
             raise DefinitionError(f"unknown table {table!r}", where=where, do=did_you_mean(table, contracts))
         other = contracts[table].columns

@@ -167,7 +167,7 @@ def _refused(contract: Contract, found: Judged) -> list[str]:
         for name, (then, count) in found.rules.items()
         if then == "fail" and count
     ]
-    asked = getattr(getattr(contract, "slo", None), "records", 0.999)
+    asked = contract.slo.records
     if found.good_share < asked:
         said.append(f"{found.good_share:.4%} of the rows are not refused, the record SLO asks {asked:.2%}.")
     return said

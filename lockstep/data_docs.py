@@ -18,6 +18,7 @@ from lockstep.contract import load_contracts
 from lockstep.files import file_hash, read_json, write_text
 from lockstep.landings import read_landings
 from lockstep.project import Project
+from lockstep.release import read_releases
 from lockstep.validate import validate
 
 __all__ = ["INDEX", "docs_pending", "render", "write_docs"]
@@ -118,5 +119,14 @@ def _judge_again(project: Project, kept: Path) -> None:
     root = project.root
     contracts, landings = load_contracts(project.folder("contracts")), read_landings(root / "landings.csv")
     with tempfile.TemporaryDirectory(prefix="lockstep-docs-") as folder:
-        validate(root / "data", landings, contracts, project.settings.clock, Path(folder), keep=kept)
+        validate(
+            root / "data",
+            landings,
+            contracts,
+            project.settings.clock,
+            Path(folder),
+            releases=read_releases(root / "releases.csv"),
+            profiles=project.folder("contracts"),
+            keep=kept,
+        )
     write_text(file_hash(root / "artifacts/validation.json"), kept / _OF)

@@ -15,8 +15,8 @@ import polars as pl
 from lockstep.catalogue import Catalogue
 from lockstep.contract import Contract, Rule, load_contracts, renamed
 from lockstep.define import Source
+from lockstep.derive import event_schema
 from lockstep.errors import LockstepError
-from lockstep.events import event_schema
 from lockstep.project import Project
 
 __all__ = ["Change", "diff", "readers"]

@@ -14,12 +14,26 @@ import polars as pl
 import yaml
 
 from lockstep.clock import parse_day
-from lockstep.contract import LANDING_COLUMNS, VERSION_RULES, Column, Contract, Health, Lateness, Rule
+from lockstep.contract import (
+    LANDING_COLUMNS,
+    TYPES,
+    VERSION_RULES,
+    Column,
+    Contract,
+    Health,
+    Lateness,
+    Rule,
+    Slo,
+    Statistic,
+    Statistics,
+    Volume,
+)
 from lockstep.errors import DefinitionError, did_you_mean
 
 __all__ = ["read_contract"]
 
 _PARAM = {"range": "between", "set": "of", "regex": "match"}
+_TAKES = {"mean": ("int64", "float64"), "std": ("int64", "float64"), "ks": ("int64", "float64", "date", "instant")}
 _NOT_ALIKE = re.compile(r"(?<!\\)(?:\\\\)*(\\[dDwWsSbB]|\(\?(?!:))")  # Polars reads these as Unicode, DuckDB as ASCII
 
 
@@ -74,6 +88,7 @@ def read_contract(path: Path) -> Contract:
     contract = Contract(
         raw["table"], raw["version"], raw["owner"], raw["event_time"], tuple(raw["key"]), raw["calendar"],
         Lateness(raw["lateness"]["days"], raw["lateness"]["then"]), columns, (), raw.get("about", ""),
+        Slo(**raw.get("slo", {})), _statistics(raw, path.name), _volume(raw, path.name),
         health=_health(raw, path.name),
     )  # fmt: skip
     contract = replace(contract, rules=tuple(_typed(rule, contract, path.name) for rule in rules))
@@ -89,6 +104,34 @@ def _health(raw: Mapping[str, Any], where: str) -> Health | None:
     block = {"late_days": 2 if daily else None, **raw["health"]}
     gaps = frozenset(_value(day, "date", f"{where} at health.gaps") for day in block.pop("gaps", []))
     return Health(**block, gaps=gaps)
+
+
+def _statistics(raw: Mapping[str, Any], where: str) -> Statistics | None:
+    """Read the rules against the stored profile; refuse columns whose kind a statistic cannot take."""
+    if "statistics" not in raw:
+        return None
+    rules = []
+    for r in raw["statistics"]["rules"]:
+        at, column = f"{where}, statistic {r['name']}", r["column"]
+        if column not in raw["columns"]:
+            raise DefinitionError(f"unknown column {column!r}", where=at, do=did_you_mean(column, raw["columns"]))
+        kind, takes = raw["columns"][column]["type"], _TAKES.get(r["kind"], TYPES)
+        if kind not in takes:
+            raise _wrong(at, f"a column of type {' or '.join(takes)} for {r['kind']}", kind)
+        low, high = r.get("within", (0, r.get("at_most")))
+        if low > high:
+            raise _wrong(at, "the lower bound first", [low, high])
+        rules.append(Statistic(r["name"], r["kind"], column, (float(low), float(high)), r["then"]))
+    return Statistics(raw["statistics"]["over_days"], tuple(rules))
+
+
+def _volume(raw: Mapping[str, Any], where: str) -> Volume | None:
+    if "volume" not in raw:
+        return None
+    low, high = raw["volume"]["rows"]
+    if raw["calendar"] != "daily" or low > high:
+        raise _wrong(f"{where}, volume", "a daily table, and the lower bound first", [raw["calendar"], low, high])
+    return Volume((low, high), raw["volume"]["then"])
 
 
 def _shorthand(name: str, column: Mapping[str, Any]) -> Iterable[Rule]:
@@ -148,10 +191,10 @@ def _typed(rule: Rule, contract: Contract, where: str) -> Rule:
         _check_pattern(params["match"], types[0], where)
     elif rule.kind == "at_most" and (types[0] != types[1] or types[0] not in ("int64", "float64", "date", "instant")):
         raise _wrong(where, "two columns of one type that has an order", " and ".join(types))
-    elif rule.kind == "references":
-        params["columns"] = tuple(params["columns"])
-        if len(params["columns"]) != len(rule.columns):
-            raise _wrong(where, f"{len(rule.columns)} columns of {params['table']}", len(params["columns"]))
+    elif (added := {"sum_of": types, "totals": types[-1:]}.get(rule.kind)) and set(added) != {"int64"}:
+        raise _wrong(where, "amounts of type int64, whose sums are exact", " and ".join(added))
+    if rule.table is not None:
+        params["columns"] = _theirs(rule, where)
     if (rule.then == "impute") != ("value" in params):
         raise _wrong(where, "a value where a null is imputed, and only there", rule.then)
     if rule.then == "impute":
@@ -159,6 +202,13 @@ def _typed(rule: Rule, contract: Contract, where: str) -> Rule:
     if rule.then in ("cap", "impute") and rule.columns[0] in (*contract.key, contract.event_time):
         raise _wrong(where, "fail, quarantine or flag: a repaired key would be another row", rule.then)
     return replace(rule, params=params)
+
+
+def _theirs(rule: Rule, where: str) -> tuple[str, ...]:
+    theirs = tuple(rule.params["columns"])
+    if len(theirs) != len(rule.columns):
+        raise _wrong(where, f"{len(rule.columns)} columns of {rule.table}", len(theirs))
+    return theirs
 
 
 def _bounds(raw: list[Any], kind: str, rule: Rule, where: str) -> tuple[Any, Any]:
@@ -212,7 +262,9 @@ def _check_names(contract: Contract, where: str) -> None:
             raise _wrong(f"{where}, column {name}", "nullable: false, since it names or dates a row", "nullable")
     if contract.event_time and contract.columns[contract.event_time].type not in ("date", "instant"):
         raise _wrong(f"{where}, event_time", "a date or instant", contract.columns[contract.event_time].type)
-    names = [r.name for r in contract.rules]
+    names = [r.name for r in contract.rules] + [
+        s.name for s in (contract.statistics.rules if contract.statistics else ())
+    ]
     for name in names:
         if names.count(name) > 1 or name in VERSION_RULES:
             raise DefinitionError(f"rule name {name!r} is taken", where=where, do="Give the rule another name.")

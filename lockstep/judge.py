@@ -16,7 +16,7 @@ from lockstep.errors import GuaranteeError
 from lockstep.files import write_text
 from lockstep.masks import finite_bounds, whole
 
-__all__ = ["Judgement", "judge", "suite"]
+__all__ = ["Judgement", "check_ran", "judge", "suite"]
 
 _MINE = "(select * from {batch}) as mine"
 """The batch under a name of ours: Great Expectations may or may not give it one of its own."""
@@ -61,7 +61,7 @@ def judge(
         batch = found_in[contract.table]
         rows = int(batch.validate(_row_count(), result_format="BASIC").result["observed_value"])
         result = batch.validate(suite(contract, {*views}), result_format="BASIC")
-    _check_ran(result.results)
+    check_ran(result.results)
     if keep:
         write_text(json.dumps(result.to_json_dict()), keep / f"{contract.table}.v{contract.version}.json")
     found = {r.expectation_config.meta["rule"]: _judgement(r, rows) for r in result.results}
@@ -95,7 +95,9 @@ def _expectation(rule: Rule, contract: Contract, views: Collection[str]) -> Any:
     compilers: dict[str, Callable[[Rule, Contract], tuple[str, dict[str, Any]]]] = {
         "unique": _unique,
         "at_most": _at_most,
-        "references": lambda rule, _: _references(rule, views),
+        "sum_of": lambda rule, _: _rows(_unequal_sum(rule)),
+        "references": lambda rule, _: _rows(_unknown(rule, views)),
+        "totals": lambda rule, _: _rows(_unequal_totals(rule, views)),
     }
     name, kwargs = compilers.get(rule.kind, _one_column)(rule, contract)
     meta = {"rule": rule.name, "then": rule.then}
@@ -128,8 +130,36 @@ def _at_most(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
     return "ExpectColumnPairValuesAToBeGreaterThanB", pair
 
 
-def _references(rule: Rule, views: Collection[str]) -> tuple[str, dict[str, Any]]:
-    return "UnexpectedRowsExpectation", {"unexpected_rows_query": _unknown(rule, views)}
+def _rows(query: str) -> tuple[str, dict[str, Any]]:
+    """Expect that a query for what breaks a rule finds nothing."""
+    return "UnexpectedRowsExpectation", {"unexpected_rows_query": query}
+
+
+def _unequal_sum(rule: Rule) -> str:
+    total, *parts = (f'mine."{c}"' for c in rule.columns)
+    added = " + ".join(f"cast({p} as hugeint)" for p in parts)  # a null makes the comparison null: no row
+    return f"select mine.* from {_MINE} where {total} <> {added}"  # noqa: S608 - names come from contracts
+
+
+def _unequal_totals(rule: Rule, views: Collection[str]) -> str:
+    """Return SQL for the rows of groups whose sum is not the last total that had landed by their day."""
+    *key, amount = rule.columns
+    *their_key, total = rule.params["columns"]
+    view = _landed(rule.table or "")
+    judged = " and ".join([*(f'"{c}" is not null' for c in key), "not _deleted"])
+    group = ", ".join([*(f'"{c}"' for c in key), "_landing_day"])
+    pairs = zip(their_key, key, strict=True)
+    same = " and ".join([*(f'theirs."{a}" = sums."{b}"' for a, b in pairs), "theirs._landing_day <= sums._landing_day"])
+    last = (
+        f'select case when _deleted then null else "{total}" end from "{view}" as theirs where {same} '  # noqa: S608
+        f'order by theirs._landing_day desc, _deleted desc, "{total}" desc nulls last limit 1'
+    )
+    sums = f'select {group}, sum("{amount}") as _sum from {{batch}} where {judged} group by {group}'  # noqa: S608
+    wrong = f"coalesce(_sum, 0) is distinct from ({last})" if view in views else "true"
+    return (
+        f"select mine.* from {_MINE} join (select * from ({sums}) as sums where {wrong}) as bad "  # noqa: S608
+        f"using ({group}) where not mine._deleted"
+    )
 
 
 def _unknown(rule: Rule, views: Collection[str]) -> str:
@@ -159,7 +189,7 @@ def _row_count() -> Any:
     return gxe.ExpectTableRowCountToBeBetween(min_value=0)
 
 
-def _check_ran(results: Sequence[Any]) -> None:
+def check_ran(results: Sequence[Any]) -> None:
     """Raise when an expectation could not run: that is an error, never a failed rule."""
     errors = [(r.expectation_config.meta["rule"], e) for r in results for e in _exceptions(r.exception_info)]
     # A query that fails aborts the transaction, and every later one then says so: the cause is another.

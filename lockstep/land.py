@@ -91,6 +91,8 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
             if day < start and day not in again:
                 _check_past(contract, day, whole, sealed.get(day))
                 continue
+            if day not in sealed:
+                contract.check_volume(day, 0 if whole is None else whole.height)
             line = _write(beside, contract, day, whole, source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])

@@ -30,10 +30,12 @@ __all__ = [
     "check_data",
     "check_partition",
     "check_sealed",
+    "check_unchanged",
     "content_hash",
     "partition",
     "read_landings",
     "read_rows",
+    "read_sealed",
     "require_contracts",
     "sealed_days",
     "snapshot_days",
@@ -235,6 +237,36 @@ def check_partition(data: Path, line: Landing) -> None:
             "a sealed file was changed", where=where, expected=f"md5 {line.byte_hash}", found=found,
             do="Remove the file and run `lockstep land` to refill it, or `dvc checkout data.dvc --force`.",
         )  # fmt: skip
+
+
+def read_sealed(data: Path, line: Landing, contract: Contract) -> pl.DataFrame:
+    """Return the rows of a sealed partition with ``_landing_day``, by the contract in force on that day.
+
+    Raises
+    ------
+    DataError
+        The file is missing, not the sealed one or not of the contract.
+    """
+    where = f"data/{line.path}"
+    check_partition(data, line)
+    rows = read_parquet(data / line.path)
+    contract.check_schema(rows.schema, where)
+    if rows.height != line.rows:
+        raise DataError(
+            "other rows than sealed", where=where, expected=f"{line.rows} rows", found=rows.height,
+            do="Restore the file: a sealed partition is immutable.",
+        )  # fmt: skip
+    return rows.select(*contract.schema(), pl.lit(line.landing_day, pl.Date).alias("_landing_day"))
+
+
+def check_unchanged(data: Path, landings: Iterable[Landing]) -> None:
+    """Raise DataError when a sealed file that was read is no longer the sealed one: who reads last would differ."""
+    for line in landings:
+        if line.byte_hash != EMPTY and file_hash(data / line.path) != line.byte_hash:
+            raise DataError(
+                "a file changed while it was read", where=f"data/{line.path}", expected=f"md5 {line.byte_hash}",
+                do="Let nothing write to data/ but `lockstep land`, which refills it when you remove the file.",
+            )  # fmt: skip
 
 
 def _check_prefix(root: Path, name: str) -> None:

@@ -16,7 +16,7 @@ from lockstep.errors import DataError
 __all__ = ["apply_repairs", "broken", "broken_after_repair", "check_fail_rules", "finite_bounds", "reasons", "whole"]
 
 Others = Mapping[str, pl.DataFrame]
-"""Raw rows of other tables, with ``_landing_day``: what `references` rules look into."""
+"""Raw rows of other tables, with ``_landing_day``: what `references` and `totals` rules look into."""
 
 
 def broken(contract: Contract, rows: pl.DataFrame, others: Others, rules: Iterable[Rule] | None = None) -> pl.DataFrame:
@@ -28,14 +28,18 @@ def broken(contract: Contract, rows: pl.DataFrame, others: Others, rules: Iterab
         Raw rows with ``_landing_day``. What a row is judged by had landed by its own day, so no later landing can
         change the verdict.
     others
-        For each table that a `references` rule names: its raw rows, with ``_landing_day``.
+        For each table that a `references` or `totals` rule names: its raw rows, with ``_landing_day``.
     rules
         All row rules of the contract by default.
     """
     chosen = contract.row_rules if rules is None else tuple(rules)
-    simple = rows.select(_mask(r, contract).alias(r.name) for r in chosen if r.kind != "references")
-    found = [_unknown(r, rows, others[r.params["table"]]) for r in chosen if r.kind == "references"]
-    return simple.with_columns(found).select(r.name for r in chosen)
+    look = {"references": _unknown, "totals": _unequal, "unique": _repeated}
+    return rows.select(
+        look[r.kind](r, rows, others[r.table] if r.table else rows)
+        if r.kind in look
+        else _mask(r, contract).alias(r.name)
+        for r in chosen
+    )
 
 
 def reasons(broken: pl.DataFrame, rules: Iterable[Rule]) -> pl.Series:
@@ -120,11 +124,21 @@ def _mask(rule: Rule, contract: Contract) -> pl.Expr:
         good = first.str.contains(whole(rule.params["match"]))
     elif rule.kind == "at_most":
         good = columns[0] <= columns[1]
-    else:  # unique: among the rows of one landing day, where no column is null
-        good = (
-            pl.any_horizontal(c.is_null() for c in columns) | ~pl.struct(*rule.columns, "_landing_day").is_duplicated()
-        )
+    else:  # sum_of
+        good = first == pl.sum_horizontal(*(c.cast(pl.Int128) for c in columns[1:]), ignore_nulls=False)
     return ~good.fill_null(True)
+
+
+def _repeated(rule: Rule, rows: pl.DataFrame, _: pl.DataFrame) -> pl.Series:
+    """Return whether each row shares its values, none of them null, with another of its landing day.
+
+    Day by day: a hash table of all days together takes more memory than the rows themselves.
+    """
+    complete = pl.all_horizontal(pl.col(c).is_not_null() for c in rule.columns)
+    mask = (complete & pl.struct(rule.columns).is_duplicated()).alias(rule.name)
+    asked = rows.select(*rule.columns, "_landing_day").with_row_index("_row")
+    days = [day.select("_row", mask) for day in asked.partition_by("_landing_day")]
+    return pl.concat([asked.clear().select("_row", mask), *days]).sort("_row")[rule.name]
 
 
 def _unknown(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
@@ -137,3 +151,29 @@ def _unknown(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
     complete = pl.all_horizontal(pl.col(c).is_not_null() for c in rule.columns)
     known = (pl.col("_since") <= pl.col("_landing_day")).fill_null(False)
     return found.select((complete & ~known).alias(rule.name)).to_series()
+
+
+def _unequal(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
+    """Return whether each row is of a group whose sum is not the total that the other table had for it by its day.
+
+    A group has one key and one landing day. A total that is null or not known, or that its deletion took back, is
+    equal to no sum. Rows without a key, and deletions, are in no group. Of two totals on one day the higher counts.
+    """
+    *key, amount = rule.columns
+    *their_key, total = rule.params["columns"]
+    group = [*key, "_landing_day"]
+    judged = pl.all_horizontal(pl.col(c).is_not_null() for c in key) & ~pl.col("_deleted")
+    sums = rows.lazy().filter(judged).group_by(group).agg(pl.col(amount).cast(pl.Int128).sum().alias("_sum"))
+    known = (
+        other.lazy()
+        .group_by(*their_key, "_landing_day")
+        .agg(pl.when(pl.col("_deleted").any()).then(None).otherwise(pl.col(total).max()).alias("_total"))
+    )
+    compared = sums.sort("_landing_day").join_asof(
+        known.sort("_landing_day"), on="_landing_day", by_left=key, by_right=their_key, check_sortedness=False
+    )
+    wrong = compared.filter(pl.col("_sum").ne_missing(pl.col("_total").cast(pl.Int128))).select(
+        *group, pl.lit(True).alias(rule.name)
+    )
+    found = rows.lazy().select(*group, judged.alias("_judged")).join(wrong, on=group, how="left", maintain_order="left")
+    return found.select((pl.col(rule.name).fill_null(False) & pl.col("_judged")).alias(rule.name)).collect().to_series()

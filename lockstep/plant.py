@@ -76,7 +76,7 @@ def plant(p: Project, names: list[str], weeks: int = 13) -> Iterator[Outcome]:
     honest = sample(p, weeks)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            before = _through_the_door(Path(folder) / "honest", honest)
+            before = _through_the_door(Path(folder) / "honest", honest, p.folder("contracts"))
         except LockstepError as e:
             raise GuaranteeError("the honest rows do not pass", where="lockstep plant", found=str(e)) from e
         for name in names or known:
@@ -120,19 +120,21 @@ def _land(root: Path, s: Sample) -> None:
     land(root, s.contracts, s.tables.__getitem__, first, s.day)  # type: ignore[arg-type]  # as above
 
 
-def _through_the_door(root: Path, s: Sample) -> Report:
+def _through_the_door(root: Path, s: Sample, profiles: Path) -> Report:
     """Land and validate a sample in an empty folder; return what ``validation.json`` says."""
     with contextlib.redirect_stdout(io.StringIO()):  # their progress is nobody's here
         _land(root, s)
         landings = read_landings(root / "landings.csv")
-        return validate(root / "data", landings, s.contracts, s.zone, root / "artifacts", expectations=False)
+        return validate(
+            root / "data", landings, s.contracts, s.zone, root / "artifacts", profiles=profiles, expectations=False
+        )
 
 
 def _of_rows(fault: Fault) -> _Plant:
-    def plant(p: Project, honest: Sample, before: Report, root: Path) -> Outcome:  # noqa: ARG001 - as the others
+    def plant(p: Project, honest: Sample, before: Report, root: Path) -> Outcome:
         spoilt = fault.plant(honest)
         try:
-            seen = _seen(honest.contracts, before, _through_the_door(root, spoilt))
+            seen = _seen(honest.contracts, before, _through_the_door(root, spoilt, p.folder("contracts")))
         except LockstepError as e:
             return _refused(fault.name, fault.about, fault.guard, e)
         stopped = next((name for name, (kind, _) in seen.items() if kind == fault.guard), "")

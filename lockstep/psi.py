@@ -1,4 +1,4 @@
-"""The population stability index of a column against a profile of its reference.
+"""The population stability index and the binned KS distance of a column against a profile of its reference.
 
 The rule is docs/semantics.md, "Exactness". Edges come from the reference alone: the number does not follow the size of
 a sample, and one outlier moves no edge. Nulls, and categories that the reference did not know, have bins of their own.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from lockstep.errors import DataError
 
-__all__ = ["Profile", "profile", "psi", "quantiles"]
+__all__ = ["Profile", "ks", "profile", "psi", "quantiles"]
 
 FLOOR = 1e-4  # no share is below: a bin that is empty on one side is a finite term of the sum
 
@@ -84,15 +85,30 @@ def psi(reference: Profile, series: pl.Series) -> float:
     DataError
         As `profile`; or categories against a profile of numbers, or numbers against one of categories.
     """
-    values = _values(series)
-    if (values.dtype == pl.String) is (reference.known is None):
-        expected = "numbers" if reference.known is None else "categories"
-        raise DataError("another kind", where=f"column {series.name!r}", expected=expected, found=series.dtype)
+    values = _like(reference, series)
     unseen = [] if reference.known is None else [0.0]
     before = [*reference.weights, *unseen, reference.null]
     now = _shares(values, reference.edges, reference.known, len(series))
     floored = [(max(p, FLOOR), max(q, FLOOR)) for p, q in zip(before, now, strict=True)]
     return math.fsum((p - q) * math.log(p / q) for p, q in floored)
+
+
+def ks(reference: Profile, series: pl.Series) -> float:
+    """Return the largest gap of the two distribution functions at the stored edges, nulls left out.
+
+    Raises
+    ------
+    DataError
+        As `psi`; or categories, or nothing but nulls on a side.
+    """
+    values, where = _like(reference, series), f"column {series.name!r}"
+    if reference.known is not None:
+        raise DataError("no order", where=where, expected="numbers or instants", found="categories")
+    if not reference.edges or values.is_empty():
+        raise DataError("nothing but nulls", where=where, do="Judge it by null_share or psi.")
+    *now, _ = _shares(values, reference.edges, None, len(values))
+    there, here = accumulate(reference.weights[:-1]), accumulate(now[:-1])
+    return max(abs(p / math.fsum(reference.weights) - q) for p, q in zip(there, here, strict=True))
 
 
 def quantiles(values: NDArray[np.float64], bins: int = 10) -> NDArray[np.float64]:
@@ -103,6 +119,15 @@ def quantiles(values: NDArray[np.float64], bins: int = 10) -> NDArray[np.float64
     """
     ranks = -(-np.arange(1, bins) * values.size // bins)
     return np.sort(values)[ranks - 1] if values.size else values
+
+
+def _like(reference: Profile, series: pl.Series) -> pl.Series:
+    """Return what is not null, refused when it is not of the reference's kind."""
+    values = _values(series)
+    if (values.dtype == pl.String) is (reference.known is None):
+        expected = "numbers" if reference.known is None else "categories"
+        raise DataError("another kind", where=f"column {series.name!r}", expected=expected, found=series.dtype)
+    return values
 
 
 def _values(series: pl.Series) -> pl.Series:

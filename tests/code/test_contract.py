@@ -143,6 +143,14 @@ def test_a_contract_that_cannot_be_kept_is_refused_with_the_nearest_that_can(tmp
          "shops.shop_id as date"),
         ("{name: x, kind: references, columns: [day], params: {table: shops, columns: [shop_id]}, then: fail}",
          "unknown then 'fail'"),
+        ("{name: x, kind: sum_of, columns: [order_id, price], then: flag}", "expected amounts of type int64"),
+        ("{name: x, kind: sum_of, columns: [order_id], then: flag}", "is too short"),
+        ("{name: x, kind: totals, columns: [day, price], params: {table: shops, columns: [opened, n]}, then: flag}",
+         "expected amounts of type int64"),
+        ("{name: x, kind: totals, columns: [day, order_id], params: {table: shops, columns: [shop_id]}, then: flag}",
+         "is too short"),
+        ("{name: x, kind: totals, columns: [day, order_id], params: {table: shops, columns: [opened, n]}, then: flag}",
+         "shops.opened as date"),
     ],
 )  # fmt: skip
 def test_a_rule_that_cannot_be_judged_or_repaired_is_refused(tmp_path, rule, message):

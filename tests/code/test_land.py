@@ -10,7 +10,7 @@ import pytest
 from deltalake import write_deltalake
 
 from lockstep.clock import INSTANT
-from lockstep.contract import load_contracts
+from lockstep.contract import Volume, load_contracts
 from lockstep.errors import DataError, EnvironmentFault, UserError
 from lockstep.files import tree_hash
 from lockstep.land import land
@@ -132,6 +132,25 @@ def test_raw_rows_that_break_the_schema_or_a_fail_rule_seal_nothing(root, contra
     with pytest.raises(DataError, match=said):
         landed(root, contracts, raw=raw)
     assert everything(root) == {}
+
+
+def test_a_day_with_an_unusual_number_of_rows_is_not_sealed(root, tmp_path):
+    (tmp_path / "contracts").mkdir()
+    contract(tmp_path / "contracts", COLUMNS, volume={"rows": [1, 2], "then": "fail"})
+    watched = load_contracts(tmp_path / "contracts")
+    assert len(landed(root, watched, until=date(2017, 3, 2))) == 2
+    before = everything(root / "data")
+    with pytest.raises(
+        DataError, match=r"an unusual number of rows in table visits, landing day 2017-03-03: .*found 0"
+    ):
+        landed(root, watched)
+    assert everything(root / "data") == before
+    assert [line.landing_day.day for line in read_landings(root / "landings.csv")] == [1, 2]
+    closed = {"visits": replace(watched["visits"], volume=Volume((0, 2), "fail"))}
+    assert len(landed(root, closed)) == 2
+    (root / "data/visits/2017-03-01.parquet").unlink()
+    nothing = {"visits": replace(watched["visits"], volume=Volume((9, 9), "fail"))}
+    assert landed(root, nothing) == [], "what is sealed is refilled, whatever would be sealed today"
 
 
 def test_a_raw_column_that_the_landing_module_cannot_find_is_named(root, contracts):

@@ -353,3 +353,142 @@ def test_the_honest_year_breaks_no_fail_and_no_quarantine_rule():
         ("products", "product_category.not_null"): 540,
         ("products", "product_type.not_null"): 528,
     }
+
+
+LINES = """
+table: lines
+version: 1
+owner: tests
+event_time: null
+key: [order, line]
+calendar: daily
+lateness: {days: null, then: flag}
+columns:
+  order: {type: int64, nullable: {then: flag}}
+  shop: {type: string, nullable: true}
+  line: {type: int64}
+  cents: {type: int64, nullable: true}
+  net: {type: int64, nullable: true}
+  tax: {type: int64, nullable: true}
+rules:
+  - {name: net_and_tax, kind: sum_of, columns: [cents, net, tax], then: quarantine}
+  - {name: net_is_cents, kind: sum_of, columns: [cents, net], then: flag}
+  - name: order_total
+    kind: totals
+    columns: [order, shop, cents]
+    params: {table: orders, columns: [id, shop, total]}
+    then: quarantine
+"""
+ORDERS = """
+table: orders
+version: 1
+owner: tests
+event_time: null
+key: [id, shop]
+calendar: daily
+lateness: {days: null, then: flag}
+columns:
+  id: {type: int64}
+  shop: {type: string}
+  total: {type: int64, nullable: true}
+"""
+
+
+@pytest.fixture
+def till(tmp_path):
+    (tmp_path / "lines.yaml").write_text(LINES.replace("key: [order, line]", "key: [line]"))
+    (tmp_path / "orders.yaml").write_text(ORDERS)
+    return load_contracts(tmp_path)
+
+
+def filled(contract, rows, **defaults):
+    schema = {**contract.schema(), "_landing_day": pl.Date()}
+    return pl.DataFrame([{**dict.fromkeys(schema), "_deleted": False, **defaults, **r} for r in rows], schema)
+
+
+def both(till, tmp_path, lines, orders):
+    """Judge by masks and by Great Expectations, which must agree; return the masks."""
+    (files, _), (theirs, _) = (written(till[t], rows, tmp_path) for t, rows in (("lines", lines), ("orders", orders)))
+    masks = broken(till["lines"], lines, {"orders": orders})
+    counted = {j.rule: j.unexpected_count for j in judge(till["lines"], files, {"orders": theirs})}
+    assert {r: n for r, n in counted.items() if r in masks.columns} == masks.sum().row(0, named=True)
+    return masks
+
+
+def written(contract, rows, folder):
+    """Write a file for each landing day, deletions and all."""
+    files = []
+    for (day,), part in sorted(rows.partition_by("_landing_day", as_dict=True).items()):
+        path = folder / "data" / contract.table / f"{day}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.select(*contract.schema()).write_parquet(path)
+        files.append(path)
+    return files, rows
+
+
+def test_a_sum_that_is_not_its_parts_is_seen_and_nulls_are_left_to_not_null(till, tmp_path):
+    most = 2**63 - 1
+    lines = [(3, 1, 2), (3, 1, 1), (None, 1, 1), (3, None, 1), (-2, most, most), (0, 0, 0)]
+    rows = filled(till["lines"], [{"cents": c, "net": n, "tax": t} for c, n, t in lines], line=1, _landing_day=DAYS[0])
+    orders = filled(till["orders"], [{"id": 1, "shop": "a", "total": 1}], _landing_day=DAYS[0])
+    masks = both(till, tmp_path, rows, orders)
+    assert masks["net_and_tax"].to_list() == [False, True, False, False, True, False], "-2 is the sum modulo 2**64"
+    assert masks["net_is_cents"].to_list() == [True, True, False, False, True, False]
+
+
+def test_lines_add_up_to_the_order_that_was_known_by_their_day(till, tmp_path):
+    def day(n, order, *cents, **more):
+        return [{"order": order, "cents": c, "_landing_day": DAYS[n], **more} for c in cents]
+
+    groups = [
+        (day(0, 1, 30, 70), False),
+        (day(0, 2, 30, 71), True),
+        (day(1, 1, 100, None), False),  # still its order, a null adds nothing
+        (day(2, 1, 60, 60), False),  # the order was corrected to 120
+        (day(1, 3, 5), True),  # its order lands on the day after
+        (day(2, 3, 5), False),
+        (day(0, 4, 5), True),  # no order at all
+        (day(2, 2, 100), True),  # its order was deleted on the day before
+        (day(0, None, 7), False),  # no key: not_null says so
+        (day(1, 2, 100, _deleted=True), False),  # a deletion is no line
+        (day(1, 5, 9), True),  # a total that is null
+        (day(1, 6, 8), False),  # two totals on one day: the higher one
+    ]
+    lines = filled(till["lines"], [row for rows, _ in groups for row in rows], shop="a", line=1)
+    orders = [
+        {"id": 1, "total": 100, "_landing_day": DAYS[0]},
+        {"id": 2, "total": 100, "_landing_day": DAYS[0]},
+        {"id": 2, "total": 100, "_landing_day": DAYS[1], "_deleted": True},
+        {"id": 1, "total": 120, "_landing_day": DAYS[2]},
+        {"id": 3, "total": 5, "_landing_day": DAYS[2]},
+        {"id": 4, "total": 5, "shop": "b", "_landing_day": DAYS[0]},
+        {"id": 5, "total": None, "_landing_day": DAYS[0]},
+        {"id": 6, "total": 7, "_landing_day": DAYS[0]},
+        {"id": 6, "total": 8, "_landing_day": DAYS[0]},
+    ]
+    masks = both(till, tmp_path, lines, filled(till["orders"], [{"shop": "a", **o} for o in orders]))
+    assert masks["order_total"].to_list() == [bad for rows, bad in groups for _ in rows]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_both_count_the_same_lines_whatever_was_ordered(till, tmp_path, seed):
+    draw = random.Random(seed)
+    few = [None, 0, 1, 2]
+    lines = [
+        {"order": draw.choice([None, 1, 2, 3]), "shop": draw.choice("ab"), "line": n, "cents": draw.choice(few),
+         "net": draw.choice(few), "tax": draw.choice(few), "_deleted": draw.random() < 0.1,
+         "_landing_day": draw.choice(DAYS)}
+        for n in range(60)
+    ]  # fmt: skip
+    orders = [
+        {"id": draw.choice([1, 2, 3]), "shop": draw.choice("ab"), "total": draw.choice([*few, 3, 4, 5]),
+         "_deleted": draw.random() < 0.2, "_landing_day": draw.choice(DAYS)}
+        for _ in range(8)
+    ]  # fmt: skip
+    masks = both(till, tmp_path, filled(till["lines"], lines), filled(till["orders"], orders))
+    assert all(0 < n < 60 for n in masks.select("net_and_tax", "net_is_cents", "order_total").sum().row(0))
+
+
+def test_without_any_order_every_line_is_wrong(till, tmp_path):
+    lines = filled(till["lines"], [{"order": 1, "shop": "a", "line": 1, "cents": 1}], _landing_day=DAYS[0])
+    assert both(till, tmp_path, lines, filled(till["orders"], []))["order_total"].to_list() == [True]

@@ -14,11 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lockstep.errors import DataError
-from lockstep.psi import Profile, profile, psi, quantiles
+from lockstep.psi import Profile, ks, profile, psi, quantiles
 from tests.conftest import ENV, ROOT
 
 numbers = st.one_of(st.integers(-5, 5), st.floats(-1e9, 1e9))
 numeric = st.lists(st.none() | numbers, min_size=1, max_size=60)
+
+
+def any_value(values):
+    return any(x is not None for x in values)
+
+
 words = st.lists(st.none() | st.sampled_from(["a", "b", "c", "", "é"]), min_size=1, max_size=40)
 
 
@@ -82,6 +88,43 @@ def test_numbers_follow_the_rule(reference, current, bins):
 def test_categories_follow_the_rule(reference, current):
     found = psi(profile(word(reference)), word(current))
     assert found == pytest.approx(naive_categories(reference, current), rel=1e-9, abs=1e-9)
+
+
+@given(numeric.filter(any_value), numeric.filter(any_value), st.integers(2, 12))
+def test_binned_ks_follows_the_rule_and_is_never_above_the_exact_one(reference, current, bins):
+    here, there = ([x for x in side if x is not None] for side in (reference, current))
+    edges = {sorted(here)[math.ceil(Fraction(i * len(here), bins)) - 1] for i in range(1, bins)}
+
+    def gap(at):
+        return abs(sum(x < at for x in here) / len(here) - sum(x < at for x in there) / len(there))
+
+    found = ks(profile(number(reference), bins), number(current))
+    assert found == pytest.approx(max(map(gap, edges)), rel=1e-9, abs=1e-9)
+    assert found <= max(map(gap, [*here, *there, math.inf])) + 1e-9
+
+
+def test_ks_of_a_shift_by_one_decile_is_a_tenth():
+    reference = profile(pl.Series(range(100)))
+    assert ks(reference, pl.Series(range(10, 110))) == pytest.approx(0.1)
+    assert ks(reference, pl.Series([*range(100), None, None])) == 0, "nulls are left out"
+    assert ks(reference, pl.Series([*range(100), 10**9])) < 0.01, "one outlier is one row"
+
+
+@pytest.mark.parametrize(
+    ("reference", "current", "message"),
+    [
+        (["a"], ["a"], "no order in column"),
+        ([None, 1.0], [None, None], "nothing but nulls in column"),
+        ([None, None], [None, 1.0], "nothing but nulls in column"),
+        ([1.0], ["a"], "another kind in column"),
+    ],
+)
+def test_ks_says_what_it_cannot_compare(reference, current, message):
+    def series(values):
+        return word(values) if "a" in values else number(values)
+
+    with pytest.raises(DataError, match=message):
+        ks(profile(series(reference)), series(current))
 
 
 @given(numeric, numeric, st.randoms())

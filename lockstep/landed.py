@@ -1,0 +1,78 @@
+"""What has landed: the sealed rows of every table by the version of the contract that judges them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from lockstep.contract import Contract
+from lockstep.errors import DataError
+from lockstep.landings import EMPTY, Landing, partition, read_sealed, require_contracts
+from lockstep.release import Release, locate, released_rows
+
+__all__ = ["Part", "joined", "read_landed"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The landings of one table that one version of its contract judges."""
+
+    contract: Contract
+    rows: pl.DataFrame
+    files: tuple[Path, ...]
+    released: int = 0
+    waived: Mapping[str, pl.Series] = field(default_factory=dict)
+    """By rule, the rows for which it does not hold."""
+
+
+def read_landed(
+    data: Path, landings: list[Landing], contracts: Mapping[str, Contract], releases: list[Release]
+) -> dict[str, list[Part]]:
+    """Read every sealed partition, checked against the schema of the contract in force on its day."""
+    require_contracts(landings, contracts)
+    landed: dict[str, list[Part]] = {table: [] for table in contracts}
+    for table in dict.fromkeys(line.table for line in landings):
+        lines = [x for x in landings if x.table == table and x.byte_hash != EMPTY]
+        for version in sorted({line.contract_version for line in lines}):
+            contract = contracts[table].at(version)
+            chosen = [x for x in lines if x.contract_version == version]
+            rows = pl.concat([read_sealed(data, line, contract) for line in chosen])
+            again = [r for r in releases if r.table == table and r.landing_day in {line.landing_day for line in chosen}]
+            files = tuple(data / line.path for line in chosen)
+            landed[table].append(Part(contract, rows, files, len(again), _waived(data, rows, contract, again)))
+    _check_landed(landings, releases)
+    return landed
+
+
+def joined(frames: list[pl.DataFrame], contract: Contract) -> pl.DataFrame:
+    """Put rows of all contract versions into the columns of the newest; what an old version lacks is null."""
+    schema = {**contract.schema(), "_landing_day": pl.Date()}
+    return pl.concat([pl.DataFrame(schema=schema), *frames], how="diagonal").select(*schema)
+
+
+def _check_landed(landings: list[Landing], releases: list[Release]) -> None:
+    """Refuse a release whose landing day was sealed without any row of its table."""
+    sealed = {(line.table, line.landing_day) for line in landings if line.byte_hash != EMPTY}
+    last = max((line.landing_day for line in landings), default=None)
+    for one in releases:
+        if last and one.landing_day <= last and (one.table, one.landing_day) not in sealed:
+            raise DataError(
+                "a released row has not landed", where="releases.csv", expected=f"data/{one.table}/{one.landing_day}",
+                found=one.key, do="Restore releases.csv and landings.csv as they were committed together.",
+            )  # fmt: skip
+
+
+def _waived(data: Path, rows: pl.DataFrame, contract: Contract, releases: list[Release]) -> dict[str, pl.Series]:
+    """Return, by rule, which rows are those that were released from it."""
+    if not releases:
+        return {}
+    wanted = released_rows(releases, contract, lambda day: data / partition(contract.table, day))
+    waived: dict[str, list[int]] = {}
+    for at, release in zip(locate(rows, wanted), releases, strict=True):
+        for rule in filter(None, release.waived.split(", ")):
+            waived.setdefault(rule, []).append(at)
+    none = pl.Series([False]).new_from_index(0, rows.height)
+    return {rule: none.scatter(at, True) for rule, at in waived.items()}
