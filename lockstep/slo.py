@@ -53,5 +53,5 @@ def _broken(contract: Contract, reasons: pl.Series, share: float, scope: str) ->
         "the record SLO is broken", where=f"table {contract.table}{span}",
         expected=f"{contract.slo.records:.4%} of {len(reasons):,} rows without a fault",
         found=f"{share:.4%}, by " + ", ".join(f"{rule} {n:,}" for rule, n in counts.iter_rows()),
-        do="Mend the source, or let the contract promise less (slo) and raise its version.",
+        do="Mend the source, or promise less; with `then: flag` under slo the rows are in artifacts/quarantine.",
     )  # fmt: skip
