@@ -337,6 +337,7 @@ def test_a_later_run_that_was_killed_leaves_the_snapshot_before_whole_and_readab
     found.require()
     assert str(found.snapshot) == "2017-12-30"
     materialize(project(folder))
+    prove_parity(project(folder))
     assert not pending(project(folder))
 
 
