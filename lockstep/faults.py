@@ -245,7 +245,7 @@ def shift_behind_an_outlier(s: Sample) -> Sample:
     return shifted.change(s.main, pl.lit(10**6 if high is None else high).alias(s.measure()), few=1)
 
 
-@_fault("distinct")
+@_fault("std")
 def one_value(s: Sample) -> Sample:
     """A measure is the same value in every row of four weeks."""
     return s.change(s.main, pl.lit(1).alias(s.measure()), since=s.recent(28))

@@ -136,7 +136,8 @@ def _of_rows(fault: Fault) -> _Plant:
         try:
             seen = _seen(honest.contracts, before, _through_the_door(root, spoilt, p.folder("contracts")))
         except LockstepError as e:
-            return _refused(fault.name, fault.about, fault.guard, e)
+            names = [r.name for c in honest.contracts.values() for r in c.rules if r.kind == fault.guard]
+            return _refused(fault.name, fault.about, fault.guard, e, names)
         stopped = next((name for name, (kind, _) in seen.items() if kind == fault.guard), "")
         said = ", ".join(f"{name} {what}" for name, (_, what) in seen.items())
         return Outcome(fault.name, fault.about, fault.guard, stopped, said or "nobody noticed")
@@ -144,10 +145,11 @@ def _of_rows(fault: Fault) -> _Plant:
     return plant
 
 
-def _refused(name: str, about: str, guard: str, error: LockstepError) -> Outcome:
-    """Return what became of a fault that was refused: stopped where the guard that is there for it said so."""
+def _refused(name: str, about: str, guard: str, error: LockstepError, rules: Iterable[str] = ()) -> Outcome:
+    """Return what became of a fault that was refused: stopped where its guard, or one of its `rules`, said so."""
     said = str(error)
-    return Outcome(name, about, guard, error.what if guard in said else "", f"refused: {said}")
+    stopped = any(one in said for one in (guard, *rules))
+    return Outcome(name, about, guard, error.what if stopped else "", f"refused: {said}")
 
 
 def _seen(contracts: Mapping[str, Contract], before: Report, after: Report) -> dict[str, tuple[str, str]]:
@@ -162,6 +164,12 @@ def _seen(contracts: Mapping[str, Contract], before: Report, after: Report) -> d
                 found[f"{table} {rule}"] = (kinds.get(rule, rule), f"{done} {more} rows")
         if (more := counts["duplicates"] - honest["duplicates"]) > 0:
             found[f"{table} duplicates"] = ("duplicates", f"dropped {more} rows")
+        for name, now in counts["statistics"].items():
+            if honest["statistics"][name]["held"] and not now["held"]:
+                found[f"{table} {name}"] = (now["kind"], "flagged the last landing days")
+        for one in counts["health"]:
+            if one not in honest["health"]:
+                found[f"{table} health"] = ("health", f"flagged {one['landing_day']} as {one['finding']}")
     return found
 
 
