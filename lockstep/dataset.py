@@ -45,11 +45,27 @@ def join_features(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: 
     DefinitionError, GuaranteeError
         As `joined`.
     DataError
-        A row that a view refuses to do without, or a value that breaks its feature's contract.
+        A row that a view refuses to do without, a value that breaks its feature's contract, or a null where a request
+        carries a value.
     """
+    _check_nulls(rows, catalogue.demands(wanted))
     keys = [k for k in catalogue.key_types if k in rows.columns]
     frame = catalogue.settle(joined(p, catalogue, rows, wanted), keys, "the training set")
     return frame.select(*rows.columns, *wanted)
+
+
+def _check_nulls(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> None:
+    """Refuse nulls in what a request carries: a server does not answer them."""
+    request = [name for name in dict.fromkeys(n for view in demands for n in view.request) if name in rows.columns]
+    for name in request:
+        nulls = rows.filter(pl.col(name).is_null())
+        if nulls.height:
+            who = {c: v for c, v in nulls.row(0, named=True).items() if c not in (PART, LABEL, *request)}
+            raise DataError(
+                f"null where a request carries {name!r}", where="the population", expected="a value, as of a server",
+                found=f"{nulls.height} of {rows.height} rows, first {who}",
+                do="Fill it in the question's population, or leave these rows out.",
+            )  # fmt: skip
 
 
 def joined(p: Project, catalogue: Catalogue, rows: pl.DataFrame, wanted: Sequence[str]) -> pl.DataFrame:
@@ -86,19 +102,10 @@ def with_request(rows: pl.DataFrame, demands: Sequence[OnDemandView]) -> pl.Data
     ------
     DefinitionError
         A column that is missing, or of another type.
-    DataError
-        A null, which a server does not answer.
     """
     request = {name: kind for view in demands for name, kind in view.request.items()}
     added = rows.with_columns(pl.col(AT).alias(n) for n, kind in request.items() if kind == INSTANT)
     for name, kind in request.items():
-        if name in added.columns and (nulls := added.filter(pl.col(name).is_null())).height:
-            who = {c: v for c, v in nulls.row(0, named=True).items() if c not in (PART, LABEL) and c not in request}
-            raise DataError(
-                f"null where a request carries {name!r}", where="the population", expected="a value, as of a server",
-                found=f"{nulls.height} of {rows.height} rows, first {who}",
-                do="Fill it in the question's population, or leave these rows out.",
-            )  # fmt: skip
         if added.schema.get(name) != kind:
             raise DefinitionError(
                 f"a training set that does not know what a request carries as {name!r}", where="the population",

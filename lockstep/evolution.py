@@ -66,6 +66,8 @@ def _table(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Cha
         was, became = getattr(named, name), getattr(new, name)
         if was == became or name in ("version", "about", "columns", "rules", "earlier"):
             continue
+        if name == "health" and old.calendar != new.calendar:
+            continue  # what holds where nothing is said follows the calendar
         breaks: tuple[str, ...] = ()
         if name in ("table", "key", "event_time", "calendar"):
             breaks = ("consumers", "producers")

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from lockstep.clock import INSTANT
-from lockstep.dataset import with_request
+from lockstep.dataset import _check_nulls, with_request
 from lockstep.define import Feature, OnDemandView, Question
 from lockstep.errors import DataError, DefinitionError, SettingsError
 from lockstep.population import Part, ask, parts
@@ -232,4 +232,4 @@ def test_a_request_column_must_come_from_the_population_and_an_instant_is_that_o
         r"null where a request carries 'basket_value' .*found 1 of 5 rows, first \{'household_id': 2.*'basket_id': 13"
     )
     with pytest.raises(DataError, match=said):
-        with_request(nulls, [asks])
+        _check_nulls(nulls, [asks])

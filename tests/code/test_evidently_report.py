@@ -1,6 +1,7 @@
 """The Evidently page: its PSI is ours, a planted shift shows, and nothing is fetched when it opens or renders."""
 
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -82,6 +83,7 @@ def built(tmp_path):
     write_json({"keys": ["member"]}, tmp_path / "artifacts/dataset/club/columns.json")
     write_parquet(NEW.rows.join(NEW.scores.drop("score"), on=["member", "cutoff", "part"]), tmp_path / "artifacts/dataset/club/training.parquet")  # fmt: skip  # noqa: E501
     write(compare(OLD, NEW, ["member"], SETTINGS), tmp_path / "artifacts/shadow")
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     return Project(tmp_path, {})
 
 

@@ -26,7 +26,8 @@ def planned(tmp_path):
     def plan(**given):
         views = []
         for name, (missing, rows) in given.items():
-            count = Feature("n_" + name, agg.count(), default=0)
+            default = {"default": 0} if missing == "default" else {}
+            count = Feature("n_" + name, agg.count(), **default)
             views.append(View(name, [household], trips, [count], ttl_days=7, missing=missing))
             keys = pl.DataFrame({"household_id": pl.Series(range(rows), dtype=pl.Int64)})
             write_parquet(keys, tmp_path / "artifacts/features" / views[-1].folder / f"{DAY}.parquet")

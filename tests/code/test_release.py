@@ -32,6 +32,7 @@ event_time: at
 key: [id]
 calendar: daily
 lateness: {days: 2, then: quarantine}
+slo: {records: 0.999, then: flag}
 columns:
   id: {type: int64}
   at: {type: instant, nullable: {then: quarantine}}

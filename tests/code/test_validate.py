@@ -14,8 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from lockstep import agg
-from lockstep import validate as stage
+from lockstep import agg, judge_rows
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
 from lockstep.define import Entity, Feature, View, source
@@ -347,7 +346,7 @@ def test_masks_that_disagree_with_great_expectations_break_the_guarantee(shop, m
     def never(contract, rows, _):
         return pl.DataFrame({r.name: [False] * rows.height for r in contract.row_rules})
 
-    monkeypatch.setattr(stage, "broken", never)
+    monkeypatch.setattr("lockstep.judge_rows.broken", never)
     with pytest.raises(GuaranteeError, match=r"disagree in rule 'price.range' of lines: expected 0 rows .* found 1 by"):
         shop.validate(expectations=True)
     assert not (shop.root / "out" / "clean").exists()
@@ -355,9 +354,9 @@ def test_masks_that_disagree_with_great_expectations_break_the_guarantee(shop, m
 
 def test_a_lost_row_is_a_broken_guarantee(shop, monkeypatch):
     shop.land("lines", D[0], {}, {"item": 2})
-    fates = stage.fates
+    fates = judge_rows.fates
     lost = pl.when(pl.int_range(pl.len()) > 0).then(pl.lit("lost")).otherwise("fate").alias("fate")
-    monkeypatch.setattr(stage, "fates", lambda *a: fates(*a).with_columns(lost))
+    monkeypatch.setattr(judge_rows, "fates", lambda *a: fates(*a).with_columns(lost))
     with pytest.raises(GuaranteeError, match="rows were lost or won"):
         shop.validate()
     assert not (shop.root / "out" / "clean").exists()
@@ -430,13 +429,13 @@ def test_rows_of_the_future_and_rivals_count_against_the_slo(tmp_path):
 
 def test_a_file_that_changes_while_it_is_read_is_named(shop, monkeypatch):
     path = shop.land("lines", D[0], {})
-    fates = stage.fates
+    fates = judge_rows.fates
 
     def meanwhile(*a):
         path.write_bytes(path.read_bytes() + b" ")
         return fates(*a)
 
-    monkeypatch.setattr(stage, "fates", meanwhile)
+    monkeypatch.setattr(judge_rows, "fates", meanwhile)
     landings = [x._replace(byte_hash=file_hash(shop.root / "data" / x.path)) for x in shop.landings]
     with pytest.raises(DataError, match=r"a file changed while it was read in data/lines/2020-03-07.parquet"):
         validate(shop.root / "data", landings, shop.contracts, ZONE, shop.root / "out", expectations=False)
