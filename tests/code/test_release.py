@@ -98,6 +98,7 @@ class World:
             expectations=expectations,
         )["tables"]["visits"]  # fmt: skip
         names = ("rows", "clean", "quarantined", "duplicates", "corrections", "late", "released", "bad")
+        report = {**report, "bad": report["slo"]["all"]["bad"]}
         return {n: report[n] for n in names if report[n]}
 
     def release(self, *rules: str, reason: str = "checked with the till", **more):
