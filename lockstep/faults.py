@@ -207,8 +207,8 @@ def wrong_zone(s: Sample) -> Sample:
 
 @_fault("future")
 def daylight_saving(s: Sample) -> Sample:
-    """The source forgets daylight saving time: instants of the last day are an hour too late."""
-    return s.change(s.main, _moved(s, pl.duration(hours=1)))
+    """The source forgets daylight saving time: instants of four weeks are an hour too late."""
+    return s.change(s.main, _moved(s, pl.duration(hours=1)), since=s.recent(28))
 
 
 @_fault("late")
@@ -275,8 +275,9 @@ def day_half_empty(s: Sample) -> Sample:
 
 @_fault("health")
 def source_silent(s: Sample) -> Sample:
-    """A source sends nothing for a fortnight, while the others do."""
-    return s.put(s.main.table, s.tables[s.main.table].filter(pl.col("_landing_day") < s.recent(14)))
+    """A source sends nothing for a fortnight, then goes on."""
+    silent = pl.col("_landing_day").is_between(s.recent(14), s.day, closed="left")
+    return s.put(s.main.table, s.tables[s.main.table].filter(~silent))
 
 
 def _bounds(s: Sample) -> tuple[int | None, int | None]:
