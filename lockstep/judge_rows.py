@@ -85,7 +85,9 @@ def judge_table(
         "released": sum(p.released for p in parts),
     }
     check_law(counts, table)
-    slo = judge_slo(contract, marks["rule"], raw["_landing_day"] > last - timedelta(days=RECENT_DAYS))
+    mended = pl.concat([pl.Series("mended", [], pl.Boolean), *(p.mended for p in parts)])
+    faults = marks.select(pl.when(~mended).then("rule").alias("rule")).to_series()
+    slo = judge_slo(contract, faults, raw["_landing_day"] > last - timedelta(days=RECENT_DAYS))
     return {**counts, "rules": _rule_counts(parts, judged, marks["rule"]), "slo": slo}
 
 

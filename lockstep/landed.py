@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
 import polars as pl
@@ -26,6 +27,8 @@ class Part:
     released: int = 0
     waived: Mapping[str, pl.Series] = field(default_factory=dict)
     """By rule, the rows for which it does not hold."""
+    mended: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Boolean))
+    """Which rows have landed again since, as a release said: they are no fault any more."""
 
 
 def read_landed(
@@ -41,8 +44,9 @@ def read_landed(
             chosen = [x for x in lines if x.contract_version == version]
             rows = pl.concat([read_sealed(data, line, contract) for line in chosen])
             again = [r for r in releases if r.table == table and r.landing_day in {line.landing_day for line in chosen}]
-            files = tuple(data / line.path for line in chosen)
-            landed[table].append(Part(contract, rows, files, len(again), _waived(data, rows, contract, again)))
+            files, waived = tuple(data / line.path for line in chosen), _waived(data, rows, contract, again)
+            since = [r for r in releases if r.table == table and r.landing_day <= max(x.landing_day for x in lines)]
+            landed[table].append(Part(contract, rows, files, len(again), waived, _mended(chosen, since)))
     _check_landed(landings, releases)
     return landed
 
@@ -65,6 +69,15 @@ def _check_landed(landings: list[Landing], releases: list[Release]) -> None:
             )  # fmt: skip
 
 
+def _mended(landings: list[Landing], releases: list[Release]) -> pl.Series:
+    """Return which rows of some partitions, one after another, are those that were released from quarantine."""
+    first = dict(
+        zip([x.landing_day for x in landings], accumulate((x.rows for x in landings), initial=0), strict=False)
+    )
+    number = pl.int_range(sum(x.rows for x in landings), eager=True)
+    return number.is_in([first[r.from_day] + r.from_row for r in releases if r.from_day in first])
+
+
 def _waived(data: Path, rows: pl.DataFrame, contract: Contract, releases: list[Release]) -> dict[str, pl.Series]:
     """Return, by rule, which rows are those that were released from it."""
     if not releases:
@@ -74,5 +87,5 @@ def _waived(data: Path, rows: pl.DataFrame, contract: Contract, releases: list[R
     for at, release in zip(locate(rows, wanted), releases, strict=True):
         for rule in filter(None, release.waived.split(", ")):
             waived.setdefault(rule, []).append(at)
-    none = pl.Series([False]).new_from_index(0, rows.height)
-    return {rule: none.scatter(at, True) for rule, at in waived.items()}
+    number = pl.int_range(rows.height, eager=True)
+    return {rule: number.is_in(at) for rule, at in waived.items()}

@@ -1,7 +1,8 @@
 """The record SLO: which share of a table's rows breaks no rule at all, over everything and over the last days.
 
 Rules are judged jointly: each of two may keep 99.9 % of the rows while both together do not. Only what keeps a row out
-counts, `fail` and `quarantine` rules with what `lockstep.versions` quarantines; repairs and flags do not.
+counts, `fail` and `quarantine` rules with what `lockstep.versions` quarantines; repairs and flags do not, nor do rows
+that were released and have landed again since.
 """
 
 from __future__ import annotations
@@ -53,5 +54,5 @@ def _broken(contract: Contract, reasons: pl.Series, share: float, scope: str) ->
         "the record SLO is broken", where=f"table {contract.table}{span}",
         expected=f"{contract.slo.records:.4%} of {len(reasons):,} rows without a fault",
         found=f"{share:.4%}, by " + ", ".join(f"{rule} {n:,}" for rule, n in counts.iter_rows()),
-        do="Mend the source, or promise less; with `then: flag` under slo the rows are in artifacts/quarantine.",
+        do="Mend the source; to go on with the good rows, let `slo` of the contract promise less, or `then: flag`.",
     )  # fmt: skip

@@ -63,7 +63,8 @@ def validate(
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
     keep
-        A folder for that opinion in its own words, anew: see `lockstep.data_docs`.
+        A folder for that opinion in its own words, anew: see `lockstep.data_docs`. Where a guarantee is broken, the
+        rows that were set aside until then are put into ``refused`` beside it.
 
     Returns
     -------
@@ -103,6 +104,13 @@ def validate(
         report = {"tables": tables, "total": _total(tables.values()), "hashes": hashes}
         write_json(report, beside / "validation.json")
         _move_into_place(beside, out)
+    except GuaranteeError:
+        if keep and (beside / "quarantine").is_dir():  # whoever mends the source needs to see the rows
+            shutil.rmtree(keep.parent / "refused", ignore_errors=True)
+            keep.parent.mkdir(parents=True, exist_ok=True)
+            (beside / "quarantine").replace(keep.parent / "refused")
+            print(f"validate: what was set aside is in {keep.parent.name}/refused", flush=True)
+        raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return report

@@ -88,10 +88,10 @@ class Shop:
         self.landings.append(Landing(table, day, len(rows), "md5", "sha256", version))
         return path
 
-    def validate(self, *, expectations=False):
+    def validate(self, *, expectations=False, keep=None):
         landings = [x._replace(byte_hash=sealed(self.root / "data" / x.path, x.byte_hash)) for x in self.landings]
         return validate(
-            self.root / "data", landings, self.contracts, ZONE, self.root / "out", expectations=expectations
+            self.root / "data", landings, self.contracts, ZONE, self.root / "out", expectations=expectations, keep=keep
         )
 
     def clean(self, table="lines"):
@@ -390,6 +390,11 @@ def test_the_record_slo_is_broken_by_all_rules_together_though_each_alone_keeps_
         "found 99.8870%, by price.range 57, item.range 56."
     )
     assert e.value.exit_code == 1
+    with pytest.raises(GuaranteeError):
+        shop.validate(keep=tmp_path / "state/expectations")
+    refused = pl.read_parquet(tmp_path / "state/refused/lines.parquet")  # not published, but to be looked at
+    assert dict(refused["rule"].value_counts().iter_rows()) == {"price.range": 57, "item.range": 56}
+    assert not (shop.root / "out/quarantine").exists()
     for alone in ({"price": 57}, {"item": 56}):
         shop.landings.pop()
         many(shop, D[0], 100_000, **alone)
