@@ -536,4 +536,4 @@ def test_what_is_waived_for_one_release_is_not_for_another(world):
     w.land(2)
     w.release("kind.set", day=2)
     assert w.land(3) == {"rows": 6, "clean": 3, "quarantined": 3, "released": 2, "bad": 1}
-    assert w.quarantined()[-1] == (3, "cents.range", 1, 1)
+    assert w.quarantined()[-1] == (3, "cents.range", 1, 0)  # released once, and refused again
