@@ -8,7 +8,7 @@ import polars as pl
 
 from lockstep.contract import load_contracts
 from lockstep.define import Feature, OnDemandView, Service, View
-from lockstep.define.names import sentence
+from lockstep.define.names import one_of_each, sentence
 from lockstep.derive import event_schema
 from lockstep.errors import DataError, DefinitionError, SettingsError, did_you_mean
 from lockstep.feature_contract import check_values, formula_schema
@@ -43,6 +43,16 @@ class Catalogue:
         dropped = {f.name: v.dropped for v in every if v.dropped for f in v.features}
         self.on_demand = project.objects("on_demand", OnDemandView)
         self.services = project.objects("services", Service)
+        one_of_each([*self.views, *self.on_demand], "view")
+        one_of_each(self.services, "service")
+        one_of_each([v.source for v in self.views], "source")
+        for entity in (entities := list(dict.fromkeys(e for v in self.views for e in v.entities))):
+            for other in entities:
+                if other is not entity and (other.name == entity.name) != (other.key == entity.key):
+                    raise DefinitionError(
+                        "two entities of one name, or of one key", where=f"entities {entity.name} and {other.name}",
+                        found=f"keys {entity.key} and {other.key}", do="Let both views name the same Entity.",
+                    )  # fmt: skip
         contracts, zone = load_contracts(project.folder("contracts")), project.settings.clock
         self.events = {v.name: event_schema(v.source, contracts, zone) for v in self.views}
         self.schemas = {v.name: feature_schema(v, self.events[v.name]) for v in self.views}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from pathlib import Path
 
 import polars as pl
 from polars.testing import assert_frame_equal
@@ -12,7 +13,7 @@ from lockstep.agg import EVENT_DAY
 from lockstep.clock import Zone
 from lockstep.contract import Contract
 from lockstep.define import Source
-from lockstep.errors import DefinitionError, did_you_mean
+from lockstep.errors import DefinitionError, LockstepError, did_you_mean
 from lockstep.tables import Table
 
 __all__ = ["carrying", "event_schema", "ordered", "prove", "told_apart"]
@@ -39,16 +40,32 @@ def event_schema(source: Source, contracts: Mapping[str, Contract], zone: Zone) 
         return ordered(source, source(empty), zone).collect_schema()
     except pl.exceptions.ColumnNotFoundError as e:
         raise DefinitionError("unknown column", where=f"source {source.name}", found=str(e).splitlines()[0]) from e
+    except LockstepError:
+        raise
+    except Exception as e:  # whatever a user's function does on frames without rows
+        code = source.derive.__code__
+        raise DefinitionError(
+            "a source that cannot be derived",
+            where=f"source {source.name}, {Path(code.co_filename).name} line {code.co_firstlineno}",
+            expected="a LazyFrame of events", found=f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}",
+            do="Mend the function: it is called on frames without rows first.",
+        ) from e  # fmt: skip
 
 
 def ordered(source: Source, events: pl.LazyFrame, zone: Zone) -> pl.LazyFrame:
     """Add EVENT_DAY and sort by time and key."""
     schema = events.collect_schema()
-    for name in (source.event_time, *source.key):
+    for name in (source.event_time, *source.key, *([source.gap_of] if source.gap_of else [])):
         if name not in schema:
             raise DefinitionError(
                 f"unknown column {name!r}", where=f"source {source.name}", do=did_you_mean(name, schema)
             )
+    kind = schema[source.event_time]
+    if kind != pl.Date and not (isinstance(kind, pl.Datetime) and kind.time_zone):
+        raise DefinitionError(
+            "an event time that is no date and no instant", where=f"source {source.name}, {source.event_time}",
+            expected="Date, or Datetime with a zone", found=str(kind), do="Cast it in the source.",
+        )  # fmt: skip
     time = pl.col(source.event_time)
     day = time if schema[source.event_time] == pl.Date else zone.day(time)
     return events.with_columns(day.alias(EVENT_DAY)).sort(source.event_time, *source.key)

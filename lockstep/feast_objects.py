@@ -50,7 +50,10 @@ def feast_objects(project: Project) -> dict[str, Any]:
 
 
 def open_store(project: Project, registry: str | None = None) -> FeatureStore:
-    """Return the store of ``features/feature_store.yaml`` as it stands, its registry at `registry` if given."""
+    """Return the store of ``features/feature_store.yaml`` as it stands.
+
+    With a `registry` of its own it has no online store: a training set neither reads nor opens what is online.
+    """
     from feast import FeatureStore
     from feast.repo_config import RepoConfig
 
@@ -64,7 +67,7 @@ def open_store(project: Project, registry: str | None = None) -> FeatureStore:
             "two zones", where="features/feature_store.yaml", expected=f"ttl_zone: {project.settings.zone}", found=zone,
             do="Its days must be those of `zone` in params.yaml.",
         )  # fmt: skip
-    config |= {"registry": registry} if registry else {}
+    config |= {"registry": registry, "online_store": None} if registry else {}
     return FeatureStore(repo_path=str(repo), config=RepoConfig(repo_path=repo, **config))
 
 

@@ -22,6 +22,7 @@ from lockstep.closure import closure_hash
 from lockstep.contract import load_contracts
 from lockstep.day_cache import HASHES, DayCache, Hashes, Kept, day_keys
 from lockstep.define import FittedView, View
+from lockstep.define.names import one_of_each
 from lockstep.derive import event_schema
 from lockstep.errors import DataError
 from lockstep.events import Events
@@ -149,6 +150,7 @@ def build_all(p: Project) -> None:
 def _build_all(p: Project) -> None:
     zone, contracts = p.settings.clock, load_contracts(p.folder("contracts"))
     views = [v for v in p.objects("views", View) if not v.dropped]
+    one_of_each([v.source for v in views], "source")
     schemas = {v.name: feature_schema(v, event_schema(v.source, contracts, zone)) for v in views}
     landings = read_landings(p.root / "landings.csv")
     first, last = snapshot_days(landings, [c.table for c in contracts.values() if c.calendar == "daily"])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import keyword
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from lockstep.errors import DefinitionError
 
-__all__ = ["FITTED_AT", "RESERVED", "VERSION", "check_kinds", "sentence", "shown", "unique"]
+__all__ = ["FITTED_AT", "RESERVED", "VERSION", "check_kinds", "one_of_each", "sentence", "shown", "unique"]
 
 FITTED_AT = "fitted_at"
 """The column from which a formula of a FittedView reads the instant of the fit: the version of its values."""
@@ -98,6 +98,14 @@ def unique(names: Sequence[str], where: str) -> None:
             raise DefinitionError(f"{name!r} is a name of Lockstep's own", where=where, do="Choose another.")
         if names.count(name) > 1:
             raise DefinitionError(f"feature {name!r} stands twice", where=where, do="Remove or rename one of them.")
+
+
+def one_of_each(things: Iterable[Any], what: str) -> None:
+    """Refuse two different `things` of one name: one of them would be taken for the other."""
+    found: dict[str, Any] = {}
+    for thing in things:
+        if found.setdefault(thing.name, thing) is not thing:
+            raise DefinitionError(f"{what} {thing.name!r} is defined twice", where=f"the {what}s", do="Rename one.")
 
 
 def sentence(text: str) -> str:

@@ -8,8 +8,8 @@ import pytest
 from lockstep import agg
 from lockstep.catalogue_page import entries, entry, write_catalogue
 from lockstep.clock import INSTANT
-from lockstep.define import Feature, OnDemandView, Service
-from lockstep.errors import UserError
+from lockstep.define import Entity, Feature, OnDemandView, Service, source
+from lockstep.errors import DefinitionError, UserError
 from lockstep.exact import elapsed_days
 from lockstep.project import project
 from tests.code.definitions import catalogue, visits
@@ -133,3 +133,46 @@ def test_a_server_says_first_what_is_deprecated():
     said = _greeting(predictor, "url")
     assert said[2].endswith("""-d '{"household_id": 1, "store": "1", "cents": 1.0}'""")
     assert said[1] == "deprecated: view visits, read by service rfm. Use version 2."
+
+
+def test_two_things_of_one_name_are_refused_wherever_one_would_be_taken_for_the_other():
+    def another():
+        @source(event_time="transaction_timestamp", key="basket_id")
+        def trips(transactions):
+            return transactions
+
+        return trips
+
+    now = [OnDemandView("now", [visits()], {"at": INSTANT, "z": pl.Int64()}, [Feature(n, pl.col("z"))]) for n in "ab"]
+    shop = Entity("household", key="store_id")
+    for made, said in (
+        (lambda: catalogue(visits(), visits(Feature("x", agg.count()), name="two", source=another())),
+         "source 'trips' is defined twice"),
+        (lambda: catalogue(visits(), on_demand=now), "view 'now' is defined twice"),
+        (lambda: catalogue(visits(), on_demand=[OnDemandView("visits", [], {"z": pl.Int64()}, now[0].features)]),
+         "view 'visits' is defined twice"),
+        (lambda: catalogue(visits(), services=[Service("s", ["trips"]), Service("s", ["spend"])]),
+         "service 's' is defined twice"),
+        (lambda: catalogue(visits(), visits(Feature("x", agg.count()), name="two", entities=[shop])),
+         "two entities of one name, or of one key in entities household and household"),
+    ):  # fmt: skip
+        with pytest.raises(DefinitionError, match=said):
+            made()
+
+
+@pytest.mark.parametrize(
+    ("derive", "said"),
+    [
+        (lambda transactions: transactions.selct("x"), "found AttributeError.*selct"),
+        (lambda transactions: transactions.with_columns(pl.col("transaction_timestamp").cast(pl.String)),
+         "an event time that is no date and no instant in source .*transaction_timestamp.*found String"),
+        (lambda transactions: transactions.with_columns(x=pl.col("transaction_timestamp") + pl.col("nobody")),
+         "unknown column"),
+    ],
+)  # fmt: skip
+def test_a_source_that_cannot_be_derived_is_told_with_its_place(derive, said):
+    derive.__name__ = "odd"
+    made = source(event_time="transaction_timestamp", key="basket_id")(derive)
+    with pytest.raises(DefinitionError, match=said) as told:
+        catalogue(visits(source=made))
+    assert "source odd" in str(told.value)

@@ -168,6 +168,28 @@ def test_an_entity_that_a_source_names_otherwise_than_its_table_keeps_its_events
         assert events.entities(["who"], date(2017, 3, 3)).rows() == [(1,)]
 
 
+def test_an_entity_under_another_name_than_its_row_s_stays_when_the_row_is_deleted(contract):
+    gone = (3, 2, 3, 30, 4, True)  # of shopper 2, whom the source calls 99
+    events = Events(recoded, {"visits": table(contract, [*ON_TIME, gone])}, FIRST, LAST)
+    seen = [(99,) in events.entities(["who"], date(2017, 3, n)).rows() for n in range(2, 7)]
+    assert seen == sorted(seen)
+    assert seen[-1]
+
+
+def test_events_that_grow_are_seen_where_the_source_renames_their_key(contract):
+    @source(event_time="at", key="basket", causal=True)
+    def baskets(visits: pl.LazyFrame) -> pl.LazyFrame:
+        return visits.group_by(pl.col("who").alias("basket")).agg(pl.col("at").min(), pl.col("cents").sum())
+
+    lines = replace(contract, key=("who", "id"))
+    rows = [(n, n, n, 10, n, False) for n in range(1, 6)] + [
+        (9, 4, 5, 500, 5, False)
+    ]  # basket 4 goes on after midnight
+    events = Events(baskets, {"visits": table(lines, rows)}, FIRST, LAST)
+    with pytest.raises(DefinitionError, match="a source that is not causal in source baskets"):
+        events.known(date(2017, 3, 5))
+
+
 def test_of_a_corrected_row_the_entity_that_is_known_now_is_among_those_seen(contract):
     @source(event_time="at", key="who")
     def dearest(visits: pl.LazyFrame) -> pl.LazyFrame:  # what was bought for most, by shopper
