@@ -52,7 +52,7 @@ def read_ledger(root: Path, data: str) -> Ledger | None:
         return None
     if shown != path.name or not (root / stored.page).is_file():  # the page shows another run
         return None
-    return Ledger({**stored.lines, "outputs": _outputs(root)}, stored.page)  # HEAD may have moved since
+    return stored if stored.lines.get("outputs") == _outputs(root) else None  # HEAD may have moved since
 
 
 def write_ledger(root: Path, data: str) -> Ledger:

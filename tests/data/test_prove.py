@@ -91,7 +91,6 @@ def test_a_request_that_counts_the_whole_day_is_caught(built_slice, copy):
     more(folder, """
 whole = lambda trips, day: rung_up(trips, day).with_columns(pl.len().cast(pl.Int64).alias("basket_departments"))
 back = replace(back, population=whole)
-del lapse
 """)  # fmt: skip
     done = lockstep(folder, "back", module="lockstep.dataset")
     assert done.returncode == 0, done.stderr
@@ -103,7 +102,7 @@ del lapse
 
 def test_a_question_that_the_settings_do_not_ask_is_named_and_the_others_are_proven(built_slice, copy):
     folder = copy(built_slice)
-    more(folder, 'mine = replace(lapse, name="mine")\ndel lapse\n')
+    more(folder, 'mine = replace(lapse, name="mine")\n')
     done = lockstep(folder, "prove", "leakage", "--days", "1")
     assert done.returncode == 0, done.stderr
     assert re.search(
@@ -142,12 +141,12 @@ def next_days(folder):
         ),
     ],
 )
-def test_a_training_set_that_was_joined_or_labelled_wrongly_is_caught(built_slice, copy, change, said):
+def test_a_training_set_that_was_joined_or_labelled_wrongly_is_caught(built_slice, copy, monkeypatch, change, said):
     folder = copy(built_slice)
     spoilt(folder, "dataset/lapse/training.parquet", change(folder))
-    here = project(folder)
+    monkeypatch.setattr("lockstep.leakage.questions", lambda _: {"lapse": lapse})
     with pytest.raises(GuaranteeError, match=said):
-        leakage(Ours(here.root, here.names, {"labels": [lapse]}), days=1)
+        leakage(project(folder), days=1)
 
 
 def test_a_published_snapshot_that_was_altered_is_caught(built_slice, copy):
