@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENV = {**os.environ, "PYTHONPATH": "", "GIT_CONFIG_GLOBAL": os.devnull}
 LONGEST = [
     "run", "schedule", "known", "feature_versions", "serving", "online", "prove", "bad_data", "shadow", "notebooks",
-    "till", "vectors", "delta", "snapshots",
+    "till", "vectors", "delta", "snapshots", "your_own_data", "plant", "quarantine", "offline_rows",
 ]  # fmt: skip
 
 
