@@ -87,13 +87,17 @@ def health() -> None:
     from lockstep.contract import load_contracts
     from lockstep.errors import GuaranteeError
     from lockstep.health import findings, told
-    from lockstep.landings import read_landings, read_rows
+    from lockstep.landed import joined, read_landed
+    from lockstep.landings import of_source, read_landings
     from lockstep.project import project
+    from lockstep.release import read_releases
 
     here = project()
     lines, contracts = read_landings(here.root / "landings.csv"), load_contracts(here.folder("contracts"))
-    rows = {t: read_rows(here.root / "data", lines, c) for t, c in contracts.items() if c.health and c.event_time}
-    found = findings(lines, contracts, rows)
+    releases = read_releases(here.root / "releases.csv")
+    landed = read_landed(here.root / "data", lines, contracts, releases)
+    rows = {t: joined([p.sent for p in landed[t]], c) for t, c in contracts.items() if c.health and c.event_time}
+    found = findings(of_source(lines, releases), contracts, rows)
     if found.is_empty():
         print("every landing day is like those before it")
         return

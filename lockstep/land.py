@@ -19,6 +19,7 @@ from lockstep.landings import (
     Landing,
     check_sealed,
     content_hash,
+    of_source,
     partition,
     read_landings,
     require_contracts,
@@ -49,7 +50,8 @@ class SourceEnds(UserError):
 def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, until: date) -> list[Landing]:
     """Seal every landing day up to `until` that is not sealed yet, and refill sealed files that are missing.
 
-    Rows of ``releases.csv`` land with those of the source, on the day that their line names.
+    Rows of ``releases.csv`` land with those of the source, on the day that their line names; health and volume judge
+    what the source sent alone.
 
     The order makes an interruption harmless: partitions are written beside, then the ledger is renamed into place, then
     the partitions are, then ``data.dvc`` is. Run again, it finishes.
@@ -92,7 +94,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
                 _check_past(contract, day, whole, sealed.get(day))
                 continue
             if day not in sealed:
-                contract.check_volume(day, 0 if whole is None else whole.height)
+                contract.check_volume(day, parts[day].height if day in parts else 0)
             line = _write(beside, contract, day, whole, source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
@@ -100,7 +102,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
                 new.append(line)
     new.sort(key=lambda line: (line.landing_day, line.table))
     if new:
-        _check_health(findings([*ledger, *new], contracts, tables), start)
+        _check_health(findings(of_source([*ledger, *new], releases), contracts, tables), start)
         write_landings([*ledger, *new], root / "landings.csv")
     if not (root / "releases.csv").exists():
         write_releases([], root / "releases.csv")
