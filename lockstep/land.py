@@ -156,8 +156,17 @@ def _with_released(
         day = found.select("_landing_day").head(1)
         found = pl.concat([rows.join(day, how="cross").select(found.columns), found])
     if new:
-        contract.check_fail_rules(found, f"released rows of {contract.table}")
+        _check_released(found, contract)
     return found.drop("_landing_day")
+
+
+def _check_released(rows: pl.DataFrame, contract: Contract) -> None:
+    """Judge the `fail` rules; say what to do where the contract has become stricter since rows were released."""
+    try:
+        contract.check_fail_rules(rows, f"released rows of {contract.table}")
+    except DataError as e:
+        do = f"Take the releases back with `lockstep release {contract.table} --withdraw --reason ...`, then repair them."
+        raise DataError(e.what, where=e.where, expected=e.expected, found=e.found, do=do) from None
 
 
 def _check_past(contract: Contract, day: date, rows: pl.DataFrame | None, line: Landing | None) -> None:

@@ -19,7 +19,7 @@ from lockstep.errors import DataError, UserError
 from lockstep.files import read_json, tree_hash
 from lockstep.land import land
 from lockstep.landings import check_data, check_sealed, read_landings
-from lockstep.quarantine import contract_of, quarantined, release
+from lockstep.quarantine import contract_of, quarantined, release, withdraw
 from lockstep.release import read_releases, write_releases
 from lockstep.validate import validate
 from tests.conftest import git
@@ -263,6 +263,7 @@ def test_an_older_row_is_not_released_over_a_good_one_that_landed_since(world):
             {"repairs": {"cents": "7.5"}},
             r"a repair of the wrong type in --set cents: expected a value of",
         ),
+        ([], {}, r"no rule in --rule: expected a rule that the rows broke"),
         (["at.not_null"], {"repairs": {"at": "2017-03-01T09:00:00"}}, r"in --set at: .*type instant"),
         (["cents.range"], {"repairs": {"cents": "200000"}}, r"break the rule 'cents_whole' in released rows of visits"),
         (["at.not_null"], {}, r"rule 'at.not_null' cannot be waived.*names or dates the row. Repair it with --set at="),
@@ -439,6 +440,43 @@ def test_a_pending_row_that_a_newer_contract_would_fail_is_not_sealed(world):
     with pytest.raises(DataError, match=r"break the rule 'note.not_null' in released rows of visits"):
         w.land(2)
     assert len(read_landings(w.root / "landings.csv")) == 1
+    withdraw(w.root, w.contracts["visits"], "version 2 wants a note")
+    assert read_releases(w.root / "releases.csv") == []
+    assert w.land(2) == {"rows": 3, "clean": 2, "quarantined": 1, "bad": 1}
+    w.release("cents.range", repairs={"note": "old"})
+    w.rows += good(3)
+    assert w.land(3)["clean"] == 4
+
+
+def test_a_withdrawal_is_a_line_of_its_own_and_takes_back_only_what_has_not_landed(released):
+    before = (released.root / "releases.csv").read_text()
+    (second,) = withdraw(released.root, released.contracts["visits"], "the till was wrong")
+    assert (released.root / "releases.csv").read_text().startswith(before)  # as git has it, and one line more
+    check_data(released.root)
+    assert second.from_day == march(2)
+    assert [x.from_day for x in read_releases(released.root / "releases.csv")] == [march(1)]
+    assert released.quarantined() == [(1, "cents.range", 1, 1), (2, "cents.range", 1, 0)]
+    for reason, said in (("again", r"nothing to withdraw in table visits: found no release that"), (" ", "no reason")):
+        with pytest.raises(UserError, match=said):
+            withdraw(released.root, released.contracts["visits"], reason)
+    assert released.land(3) == {"rows": 6, "clean": 4, "quarantined": 2, "released": 1, "bad": 1}
+    released.release("cents.range")
+    released.rows += good(4)
+    assert released.land(4)["released"] == 2
+
+
+def test_a_repair_of_a_column_that_a_newer_contract_drops_stops_nothing(world):
+    noted = CONTRACT.replace("rules:", "  note: {type: string, nullable: true}\nrules:")
+    w = world(Row(1, 1, cents=-1), Row(2, 2, cents=-1), *good(1, 2, 3, 4), text=noted)
+    plain = w.raw
+    w.raw = lambda table: plain(table).with_columns(note=pl.lit("a"))
+    w.land(1)
+    w.release("cents.range", repairs={"note": "b", "cents": "7"})
+    w.land(2)
+    w.release("cents.range", repairs={"note": "b", "cents": "8"})
+    (w.root / "contracts/visits.v1.yaml").write_text(noted, encoding="utf-8")
+    w.text, w.raw = CONTRACT.replace("version: 1", "version: 2"), plain
+    assert w.land(4) == {"rows": 8, "clean": 6, "quarantined": 2, "released": 2}
 
 
 WATCHED = CONTRACT.replace("days: 2", "days: null") + "health: {then: fail, ample: 10}\n"
