@@ -165,7 +165,7 @@ def _check_released(rows: pl.DataFrame, contract: Contract) -> None:
     try:
         contract.check_fail_rules(rows, f"released rows of {contract.table}")
     except DataError as e:
-        do = f"Take the releases back with `lockstep release {contract.table} --withdraw --reason ...`, then repair them."
+        do = f"Take them back with `lockstep release {contract.table} --withdraw --reason ...`, then repair them."
         raise DataError(e.what, where=e.where, expected=e.expected, found=e.found, do=do) from None
 
 
