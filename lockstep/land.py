@@ -216,9 +216,9 @@ def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """Judge schema and `fail` rules before anything is sealed; return the columns in the contract's order."""
     where = f"raw rows of {contract.table}"
     if rows.is_empty():
-        raise DataError(
-            "no rows at all", where=where, do="Mend the source: an empty one would seal every day as empty."
-        )
+        daily = "Mend the source: an empty one would seal every day as empty."
+        irregular = "Mend the source; where it has no rows yet, leave its contract out until it has."
+        raise DataError("no rows at all", where=where, do=daily if contract.calendar == "daily" else irregular)
     if (kind := rows.schema.get("_landing_day")) != pl.Date:
         raise DataError(
             "landing days that are no days", where=f"column _landing_day of {contract.table}", expected="Date",

@@ -247,7 +247,7 @@ def _check_columns(contract: Contract, given: Mapping[str, str], option: str) ->
     for name, text in given.items():
         if name not in contract.columns:
             raise UserError(f"unknown column {name!r}", where=option, do=did_you_mean(name, contract.columns))
-        typed(contract.columns[name], text)
+        typed(contract.columns[name], text, option)
     return given
 
 

@@ -134,19 +134,26 @@ def released_rows(releases: Iterable[Release], contract: Contract, file: Callabl
     return pl.concat(rows, how="diagonal").select(*schema)
 
 
-def typed(column: Column, text: str) -> Any:
-    """Return a repair's text as a value of its column; an empty text is null."""
+def typed(column: Column, text: str, option: str = "--set") -> Any:
+    """Return the text that an option gives as a value of its column; an empty text is null."""
     read: dict[str, Callable[[str], Any]] = {
-        "int64": int, "float64": float, "string": str, "date": parse_day, "instant": _instant,
+        "int64": _int64, "float64": float, "string": str, "date": parse_day, "instant": _instant,
         "bool": {"true": True, "false": False}.__getitem__,
     }  # fmt: skip
     try:
         return read[column.type](text) if text else None
     except (ValueError, KeyError):
+        kind = "repair" if option == "--set" else "value"
         raise UserError(
-            "a repair of the wrong type", where=f"--set {column.name}", expected=f"a value of type {column.type}",
+            f"a {kind} of the wrong type", where=f"{option} {column.name}", expected=f"a value of type {column.type}",
             found=repr(text), do="An instant is written as 2017-01-01T05:00:00Z, a bool as true or false.",
         ) from None  # fmt: skip
+
+
+def _int64(text: str) -> int:
+    if not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(text)
+    return value
 
 
 def _instant(text: str) -> datetime:

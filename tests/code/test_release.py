@@ -264,6 +264,12 @@ def test_an_older_row_is_not_released_over_a_good_one_that_landed_since(world):
             r"a repair of the wrong type in --set cents: expected a value of",
         ),
         ([], {}, r"no rule in --rule: expected a rule that the rows broke"),
+        (
+            ["cents.range"],
+            {"repairs": {"cents": "9" * 20}},
+            r"in --set cents: expected a value of type int64, found '9+'",
+        ),
+        (["cents.range"], {"where": {"id": "-" + "9" * 20}}, r"in --where id: expected a value of type int64"),
         (["at.not_null"], {"repairs": {"at": "2017-03-01T09:00:00"}}, r"in --set at: .*type instant"),
         (["cents.range"], {"repairs": {"cents": "200000"}}, r"break the rule 'cents_whole' in released rows of visits"),
         (["at.not_null"], {}, r"rule 'at.not_null' cannot be waived.*names or dates the row. Repair it with --set at="),
@@ -530,6 +536,16 @@ def test_a_whole_day_that_was_released_repeats_nothing_and_a_day_of_the_source_b
     w.land(31)
     told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["health"]
     assert [f["finding"] for f in told if f["landing_day"] == "2017-03-31"] == ["repeats 2017-03-27"]
+
+
+def test_the_volume_that_an_earlier_version_had_is_told_of_its_days(world):
+    w = world(*good(1, 2, 3), text=CONTRACT + "volume: {rows: [2, 9], then: flag}\n")
+    w.land(2)
+    (w.root / "contracts/visits.v1.yaml").write_text(w.text, encoding="utf-8")
+    w.text = CONTRACT.replace("version: 1", "version: 2")
+    w.land(3)
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["volume"]
+    assert told == {"rows": [2, 9], "then": "flag", "unusual": {"2017-03-01": 1, "2017-03-02": 1}}
 
 
 def test_a_broken_rule_says_for_how_many_rows_it_was_waived(world):
