@@ -87,13 +87,17 @@ def health() -> None:
     from lockstep.contract import load_contracts
     from lockstep.errors import GuaranteeError
     from lockstep.health import findings, told
-    from lockstep.landings import read_landings, read_rows
+    from lockstep.landed import joined, read_landed
+    from lockstep.landings import of_source, read_landings
     from lockstep.project import project
+    from lockstep.release import read_releases
 
     here = project()
     lines, contracts = read_landings(here.root / "landings.csv"), load_contracts(here.folder("contracts"))
-    rows = {t: read_rows(here.root / "data", lines, c) for t, c in contracts.items() if c.health and c.event_time}
-    found = findings(lines, contracts, rows)
+    releases = read_releases(here.root / "releases.csv")
+    landed = read_landed(here.root / "data", lines, contracts, releases)
+    rows = {t: joined([p.sent for p in landed[t]], c) for t, c in contracts.items() if c.health and c.event_time}
+    found = findings(of_source(lines, releases), contracts, rows)
     if found.is_empty():
         print("every landing day is like those before it")
         return
@@ -126,23 +130,35 @@ def quarantine(table: Annotated[str | None, typer.Argument(help="By default all.
 def release(
     table: Annotated[str, typer.Argument(help="Whose quarantined rows land again.")],
     *,
-    rule: Annotated[list[str], typer.Option(help="The rule that they broke; it is waived for them.")],
+    rule: Annotated[list[str] | None, typer.Option(help="The rule that they broke; it is waived for them.")] = None,
     reason: Annotated[str, typer.Option(help="Why, on one line.")],
     day: Annotated[str | None, typer.Option(help="The day on which they landed, YYYY-MM-DD.")] = None,
     where: Annotated[list[str] | None, typer.Option(help="column=value: only such rows.")] = None,
     repair: Annotated[list[str] | None, typer.Option("--set", help="column=value: a repair; empty is null.")] = None,
+    back: Annotated[bool, typer.Option("--withdraw", help="Take back all that have not landed yet.")] = False,
 ) -> None:
     """Let quarantined rows land again on the next unsealed day, repaired or with a rule waived."""
     from lockstep.contract import load_contracts
+    from lockstep.errors import UserError
     from lockstep.project import project
-    from lockstep.quarantine import contract_of, release
+    from lockstep.quarantine import contract_of, release, withdraw
     from lockstep.run import at_work
 
     here, when = project(), _day("--day", day) if day else None
     chosen, repairs = _values("--where", where), _values("--set", repair)
     contract = contract_of(load_contracts(here.folder("contracts")), table)
+    if back:
+        if rule or day or where or repair:
+            raise UserError(
+                "nothing goes with it but --reason", where="--withdraw", do="All of the table is withdrawn."
+            )
+        with at_work(here.root):
+            print(f"withdrew {len(withdraw(here.root, contract, reason))} rows of {table}: they stay quarantined")
+        return
     with at_work(here.root):
-        lines = release(here.root, contract, here.settings.clock, rule, reason, day=when, where=chosen, repairs=repairs)
+        lines = release(
+            here.root, contract, here.settings.clock, rule or [], reason, day=when, where=chosen, repairs=repairs
+        )
     for landing_day in sorted({x.landing_day for x in lines}):
         rows = sum(x.landing_day == landing_day for x in lines)
         print(f"released {rows} rows of {table}: they land on {landing_day}, with `lockstep land`")

@@ -121,8 +121,8 @@ class Health:
     """
 
     weeks: int = 8
-    low: float = 0.5
-    high: float = 2.0
+    low: float = 0.6
+    high: float = 1.6
     late_days: int | None = None
     gaps: frozenset[date] = frozenset()
     ample: int = 1000
@@ -250,7 +250,7 @@ class Contract:
 
     def is_usual(self, day: date, rows: int) -> bool:
         """Tell whether a landing day has as many rows as it should; a gap that is known may be empty."""
-        gaps = getattr(getattr(self, "health", None), "gaps", ())
+        gaps = self.health.gaps if self.health else ()
         if self.volume is None or (rows == 0 and day in gaps):
             return True
         return self.volume.rows[0] <= rows <= self.volume.rows[1]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,11 @@ __all__ = ["read_contract"]
 
 _PARAM = {"range": "between", "set": "of", "regex": "match"}
 _TAKES = {"mean": ("int64", "float64"), "std": ("int64", "float64"), "ks": ("int64", "float64", "date", "instant")}
-_NOT_ALIKE = re.compile(r"(?<!\\)(?:\\\\)*(\\[dDwWsSbB]|\(\?(?!:))")  # Polars reads these as Unicode, DuckDB as ASCII
+_NOT_ALIKE = re.compile(r"(?<!\\)(?:\\\\)*(\\[dDwWsSbB<>uU]|\(\?(?!:))")  # Unicode to Polars, ASCII to DuckDB
+_CLASS = re.compile(r"\[\^?\]?([^\]]*)\]")
+_OPERATOR = re.compile(r"&&|--|~~|\[")  # in a class: set operators to Polars, plain characters to DuckDB
+_STACKED = re.compile(r"[*+?}][*+{]")  # a repeat of a repeat, which DuckDB refuses
+_REPEATS = 1000  # the most that DuckDB takes, groups within groups multiplied
 
 
 class _Loader(yaml.SafeLoader):
@@ -156,9 +162,13 @@ def _shorthand(name: str, column: Mapping[str, Any]) -> Iterable[Rule]:
 def _check_grammar(raw: object, where: str) -> None:
     """Check `raw` against the JSON schema and say the most telling finding in one sentence."""
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
+    whole, number = (lambda _, x: _is_number(x) and not isinstance(x, float)), (lambda _, x: _is_number(x))
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": whole, "number": number})
+    validator = extend(Draft202012Validator, type_checker=types)  # type: ignore[no-untyped-call]
     schema = json.loads(Path(__file__).with_name("contract.schema.json").read_text(encoding="utf-8"))
-    findings = sorted(Draft202012Validator(schema).iter_errors(raw), key=lambda e: [str(p) for p in e.absolute_path])
+    findings = sorted(validator(schema).iter_errors(raw), key=lambda e: [str(p) for p in e.absolute_path])
     order = ("additionalProperties", "enum")  # a typo first: it is also a key that is missing
     for e in sorted(findings, key=lambda e: order.index(e.validator) if e.validator in order else len(order)):
         at = ".".join(str(p) for p in e.absolute_path)
@@ -172,6 +182,11 @@ def _check_grammar(raw: object, where: str) -> None:
             hint = did_you_mean(str(e.instance), e.validator_value)
             raise DefinitionError(f"unknown {str(at).rpartition('.')[2]} {e.instance!r}", where=inside, do=hint)
         raise DefinitionError("cannot read contract", where=inside, found=e.message, do="See contract.schema.json.")
+
+
+def _is_number(raw: object) -> bool:
+    """Tell whether `raw` is a finite number; JSON schema alone also takes 8.0 for an integer, and NaN."""
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and abs(raw) <= sys.float_info.max
 
 
 def _typed(rule: Rule, contract: Contract, where: str) -> Rule:
@@ -225,12 +240,26 @@ def _bounds(raw: list[Any], kind: str, rule: Rule, where: str) -> tuple[Any, Any
 def _check_pattern(pattern: str, kind: str, where: str) -> None:
     if kind != "string":
         raise _wrong(where, "a string column", kind)
-    if alien := _NOT_ALIKE.search(pattern):
-        raise _wrong(where, "a pattern that every engine reads alike, such as [0-9]", alien[1])
+    if alien := _alien(pattern):
+        raise _wrong(where, "a pattern that every engine reads alike, such as [0-9]", alien)
     try:
         pl.select(pl.lit("").str.contains(pattern))
     except pl.exceptions.ComputeError as e:
         raise _wrong(where, "a regular expression", str(e).splitlines()[0]) from None
+
+
+def _alien(pattern: str) -> str | None:
+    """Return what in a pattern Polars and DuckDB read differently, or only one of them can read."""
+    if found := _NOT_ALIKE.search(pattern):
+        return found[1]
+    bare = re.sub(r"\\.", "x", pattern)  # what is escaped is plain
+    outside = _CLASS.sub("x", bare)
+    for found in (*map(_OPERATOR.search, _CLASS.findall(bare)), _STACKED.search(outside)):
+        if found:
+            return found[0]
+    repeats = [int(most or least) for least, most in re.findall(r"\{([0-9]+),?([0-9]*)\}", outside)]
+    most = prod(repeats) if "){" in outside else max(repeats, default=0)
+    return f"a repeat over {_REPEATS}" if most > _REPEATS else None
 
 
 def _value(raw: Any, kind: str, where: str) -> Any:
@@ -246,7 +275,8 @@ def _value(raw: Any, kind: str, where: str) -> Any:
     except (TypeError, ValueError) as e:
         raise _wrong(where, f"a {kind}", e) from None
     wanted = {"int64": (int,), "float64": (int, float), "string": (str,), "bool": (bool,)}[kind]
-    if not isinstance(raw, wanted) or (isinstance(raw, bool) and kind != "bool"):
+    good = isinstance(raw, wanted) and (not isinstance(raw, bool) or kind == "bool")
+    if not good or (kind == "int64" and not -(2**63) <= raw < 2**63):
         raise _wrong(where, f"a value of type {kind}", repr(raw))
     return float(raw) if kind == "float64" else raw
 

@@ -39,12 +39,12 @@ def findings(
     Parameters
     ----------
     landings
-        The ledger of sealed days, or what it would be.
+        The ledger of sealed days, or what it would be, of what the source sent: see `lockstep.landings.of_source`.
     contracts
         Those whose `health` says how; tables of others are not judged.
     rows
-        Of tables whose rows are at hand, with ``_landing_day``: they show a day that was sent again under new keys and
-        event times, which the ledger's content hash cannot.
+        Of tables whose rows are at hand, as the source sent them, with ``_landing_day``: they show a day that was sent
+        again under new keys and event times, which the ledger's content hash cannot.
 
     Returns
     -------
@@ -84,9 +84,9 @@ def _by_count(contract: Contract, health: Health, lines: Mapping[date, Landing],
         usual = float(median(history)) if len(history) >= _ENOUGH else None
         if not rows and usual != 0:  # a weekday on which nothing ever lands is not missed
             yield day, "missing", rows, usual
-        elif rows and usual and rows < health.low * usual:
+        elif rows and usual and rows <= health.low * usual:
             yield day, "half-empty", rows, usual
-        elif rows and usual and rows > health.high * usual:
+        elif rows and usual and rows >= health.high * usual:
             yield day, "doubled", rows, usual
 
 
@@ -108,7 +108,11 @@ def _repeats(
     """Find days whose rows landed on an earlier day; a dimension may be sent whole again and again."""
     if contract.event_time is None:
         return []
-    known = {d: x.content_hash for d, x in lines.items() if x.byte_hash != EMPTY}
+    known = {d: x.content_hash for d, x in lines.items() if x.content_hash != EMPTY}
+    if rows is not None:  # a day that also has released rows is known by those of the source alone
+        mixed = rows.filter(pl.col("_landing_day").is_in([d for d in lines if d not in known]))
+        parts = mixed.partition_by("_landing_day", as_dict=True)
+        known |= {key[0]: content_hash(part.select(*contract.schema())) for key, part in parts.items()}
     found = {**_same(known), **(_copies(contract, rows) if rows is not None else {})}
     return [
         (day, f"repeats {of}", lines[day].rows, float(lines[of].rows))

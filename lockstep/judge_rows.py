@@ -32,7 +32,8 @@ class _Judged:
     repaired: pl.DataFrame
     reasons: pl.Series
     late: pl.Series
-    counts: Mapping[str, int]
+    masks: pl.DataFrame
+    """What broke which rule, ``late`` among them."""
 
 
 def _judged(part: Part, others: Mapping[str, pl.DataFrame], zone: Zone) -> _Judged:
@@ -48,7 +49,7 @@ def _judged(part: Part, others: Mapping[str, pl.DataFrame], zone: Zone) -> _Judg
         unmended[r] & ~waived for r, waived in part.waived.items() if r in unmended.columns
     )
     timed = timing(repaired, reasons(refusing, quarantining), contract, zone, part.waived.get("late"))
-    return _Judged(rows, repaired, timed["rule"], timed["late"], masks.sum().row(0, named=True))
+    return _Judged(rows, repaired, timed["rule"], timed["late"], masks.with_columns(timed["late"]))
 
 
 def judge_table(
@@ -82,7 +83,7 @@ def judge_table(
         "late": int(late.sum()),
         "corrections": int(marks["correction"].sum()),
         "deletions": int(clean["_deleted"].sum()),
-        "released": sum(p.released for p in parts),
+        "released": sum(int(p.released.sum()) for p in parts),
     }
     check_law(counts, table)
     mended = pl.concat([pl.Series("mended", [], pl.Boolean), *(p.mended for p in parts)])
@@ -92,16 +93,19 @@ def judge_table(
 
 
 def _rule_counts(parts: list[Part], judged: list[_Judged], reasons: pl.Series) -> Report:
-    """Return, by rule, what follows and how many rows broke it."""
+    """Return, by rule, what follows, how many rows broke it, and for how many of them a release had waived it."""
     counts: Report = {}
     for part, result in zip(parts, judged, strict=True):
-        found = {r.name: (r.then, result.counts[r.name]) for r in part.contract.row_rules}
-        found["late"] = (part.contract.lateness.then, int(result.late.sum()))
-        for name, (then, n) in found.items():
-            counts[name] = {"then": then, "broken": counts.get(name, {"broken": 0})["broken"] + n}
+        found = {r.name: r.then for r in part.contract.row_rules} | {"late": part.contract.lateness.then}
+        for name, then in found.items():
+            mask = result.masks[name]
+            before = counts.get(name, {"broken": 0, "waived": 0})
+            waived = int((mask & part.waived[name]).sum()) if name in part.waived else 0
+            broken = before["broken"] + int(mask.sum())
+            counts[name] = {"then": then, "broken": broken, "waived": before["waived"] + waived}
     names = reasons.drop_nulls().str.split(", ").list.explode(empty_as_null=False)
     for name in ("future", "conflict"):
-        counts[name] = {"then": "quarantine", "broken": int((names == name).sum())}
+        counts[name] = {"then": "quarantine", "broken": int((names == name).sum()), "waived": 0}
     return counts
 
 

@@ -19,6 +19,7 @@ from lockstep.landings import (
     Landing,
     check_sealed,
     content_hash,
+    of_source,
     partition,
     read_landings,
     require_contracts,
@@ -49,7 +50,8 @@ class SourceEnds(UserError):
 def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, until: date) -> list[Landing]:
     """Seal every landing day up to `until` that is not sealed yet, and refill sealed files that are missing.
 
-    Rows of ``releases.csv`` land with those of the source, on the day that their line names.
+    Rows of ``releases.csv`` land with those of the source, on the day that their line names; health and volume judge
+    what the source sent alone.
 
     The order makes an interruption harmless: partitions are written beside, then the ledger is renamed into place, then
     the partitions are, then ``data.dvc`` is. Run again, it finishes.
@@ -92,7 +94,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
                 _check_past(contract, day, whole, sealed.get(day))
                 continue
             if day not in sealed:
-                contract.check_volume(day, 0 if whole is None else whole.height)
+                contract.check_volume(day, parts[day].height if day in parts else 0)
             line = _write(beside, contract, day, whole, source)
             if day in sealed:
                 _same_as_sealed(line, sealed[day])
@@ -100,7 +102,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
                 new.append(line)
     new.sort(key=lambda line: (line.landing_day, line.table))
     if new:
-        _check_health(findings([*ledger, *new], contracts, tables), start)
+        _check_health(findings(of_source([*ledger, *new], releases), contracts, tables), start)
         write_landings([*ledger, *new], root / "landings.csv")
     if not (root / "releases.csv").exists():
         write_releases([], root / "releases.csv")
@@ -154,8 +156,17 @@ def _with_released(
         day = found.select("_landing_day").head(1)
         found = pl.concat([rows.join(day, how="cross").select(found.columns), found])
     if new:
-        contract.check_fail_rules(found, f"released rows of {contract.table}")
+        _check_released(found, contract)
     return found.drop("_landing_day")
+
+
+def _check_released(rows: pl.DataFrame, contract: Contract) -> None:
+    """Judge the `fail` rules; say what to do where the contract has become stricter since rows were released."""
+    try:
+        contract.check_fail_rules(rows, f"released rows of {contract.table}")
+    except DataError as e:
+        do = f"Take them back with `lockstep release {contract.table} --withdraw --reason ...`, then repair them."
+        raise DataError(e.what, where=e.where, expected=e.expected, found=e.found, do=do) from None
 
 
 def _check_past(contract: Contract, day: date, rows: pl.DataFrame | None, line: Landing | None) -> None:
@@ -205,9 +216,9 @@ def _judged(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
     """Judge schema and `fail` rules before anything is sealed; return the columns in the contract's order."""
     where = f"raw rows of {contract.table}"
     if rows.is_empty():
-        raise DataError(
-            "no rows at all", where=where, do="Mend the source: an empty one would seal every day as empty."
-        )
+        daily = "Mend the source: an empty one would seal every day as empty."
+        irregular = "Mend the source; where it has no rows yet, leave its contract out until it has."
+        raise DataError("no rows at all", where=where, do=daily if contract.calendar == "daily" else irregular)
     if (kind := rows.schema.get("_landing_day")) != pl.Date:
         raise DataError(
             "landing days that are no days", where=f"column _landing_day of {contract.table}", expected="Date",

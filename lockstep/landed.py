@@ -24,11 +24,17 @@ class Part:
     contract: Contract
     rows: pl.DataFrame
     files: tuple[Path, ...]
-    released: int = 0
+    released: pl.Series
+    """Which rows were released before and land again."""
     waived: Mapping[str, pl.Series] = field(default_factory=dict)
     """By rule, the rows for which it does not hold."""
     mended: pl.Series = field(default_factory=lambda: pl.Series([], dtype=pl.Boolean))
     """Which rows have landed again since, as a release said: they are no fault any more."""
+
+    @property
+    def sent(self) -> pl.DataFrame:
+        """Return the rows that the source sent: a release put the others beside them."""
+        return self.rows.filter(~self.released)
 
 
 def read_landed(
@@ -44,9 +50,9 @@ def read_landed(
             chosen = [x for x in lines if x.contract_version == version]
             rows = pl.concat([read_sealed(data, line, contract) for line in chosen])
             again = [r for r in releases if r.table == table and r.landing_day in {line.landing_day for line in chosen}]
-            files, waived = tuple(data / line.path for line in chosen), _waived(data, rows, contract, again)
+            files, (released, waived) = tuple(data / x.path for x in chosen), _released(data, rows, contract, again)
             since = [r for r in releases if r.table == table and r.landing_day <= max(x.landing_day for x in lines)]
-            landed[table].append(Part(contract, rows, files, len(again), waived, _mended(chosen, since)))
+            landed[table].append(Part(contract, rows, files, released, waived, _mended(chosen, since)))
     _check_landed(landings, releases)
     return landed
 
@@ -78,14 +84,16 @@ def _mended(landings: list[Landing], releases: list[Release]) -> pl.Series:
     return number.is_in([first[r.from_day] + r.from_row for r in releases if r.from_day in first])
 
 
-def _waived(data: Path, rows: pl.DataFrame, contract: Contract, releases: list[Release]) -> dict[str, pl.Series]:
-    """Return, by rule, which rows are those that were released from it."""
+def _released(
+    data: Path, rows: pl.DataFrame, contract: Contract, releases: list[Release]
+) -> tuple[pl.Series, dict[str, pl.Series]]:
+    """Return which rows are those that were released and, by rule, which of them were released from it."""
+    number = pl.int_range(rows.height, eager=True)
     if not releases:
-        return {}
+        return number < 0, {}
     wanted = released_rows(releases, contract, lambda day: data / partition(contract.table, day))
-    waived: dict[str, list[int]] = {}
-    for at, release in zip(locate(rows, wanted), releases, strict=True):
+    places, waived = locate(rows, wanted), dict[str, list[int]]()
+    for at, release in zip(places, releases, strict=True):
         for rule in filter(None, release.waived.split(", ")):
             waived.setdefault(rule, []).append(at)
-    number = pl.int_range(rows.height, eager=True)
-    return {rule: number.is_in(at) for rule, at in waived.items()}
+    return number.is_in(places), {rule: number.is_in(at) for rule, at in waived.items()}

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import date
 from pathlib import Path
@@ -21,7 +22,7 @@ from lockstep.clock import parse_day
 from lockstep.contract import Contract
 from lockstep.errors import DataError
 from lockstep.files import file_hash, read_parquet, tree_hash, write_text
-from lockstep.release import read_releases
+from lockstep.release import Release, read_releases
 
 __all__ = [
     "ANEW",
@@ -32,9 +33,9 @@ __all__ = [
     "check_sealed",
     "check_unchanged",
     "content_hash",
+    "of_source",
     "partition",
     "read_landings",
-    "read_rows",
     "read_sealed",
     "require_contracts",
     "sealed_days",
@@ -132,15 +133,12 @@ def require_contracts(landings: Iterable[Landing], contracts: Mapping[str, Contr
         )  # fmt: skip
 
 
-def read_rows(data: Path, landings: Iterable[Landing], contract: Contract) -> pl.DataFrame:
-    """Read all sealed rows of a table, with ``_landing_day``; of an older contract those columns that are still its."""
-    schema = {**contract.schema(), "_landing_day": pl.Date()}
-    parts = [
-        read_parquet(data / x.path).with_columns(pl.lit(x.landing_day, pl.Date).alias("_landing_day"))
-        for x in landings
-        if x.table == contract.table and x.byte_hash != EMPTY
+def of_source(landings: Iterable[Landing], releases: Iterable[Release]) -> list[Landing]:
+    """Return the ledger of what the source sent: without rows that a release put on a day, nor a hash over them."""
+    again = Counter((x.table, x.landing_day) for x in releases)
+    return [
+        x._replace(rows=x.rows - n, content_hash=EMPTY) if (n := again[x.table, x.landing_day]) else x for x in landings
     ]
-    return pl.concat([pl.DataFrame(schema=schema), *parts], how="diagonal").select(*schema)
 
 
 def write_landings(landings: Iterable[Landing], path: Path) -> None:

@@ -16,10 +16,19 @@ from lockstep.errors import DataError, UserError, did_you_mean
 from lockstep.files import read_json, read_parquet, tree_hash
 from lockstep.land import last_sealed
 from lockstep.landings import EMPTY, check_sealed, partition
-from lockstep.release import Release, locate, read_releases, released_rows, typed, write_releases
+from lockstep.release import (
+    WITHDRAWN,
+    Release,
+    locate,
+    read_lines,
+    read_releases,
+    released_rows,
+    typed,
+    write_releases,
+)
 from lockstep.versions import event_day
 
-__all__ = ["contract_of", "quarantined", "release"]
+__all__ = ["contract_of", "quarantined", "release", "withdraw"]
 
 _NEVER_WAIVED = ("future", "conflict")
 """A row from the future lands again when its day has come, one of two rivals lands alone: then nothing is broken."""
@@ -82,8 +91,9 @@ def release(
     DataError
         A repaired row breaks a `fail` rule.
     """
-    if not (reason.strip() and reason.isprintable()):
-        raise UserError("no reason", where="--reason", expected="one line that says why", found=repr(reason))
+    reason = _reason(reason)
+    if not rules:
+        raise UserError("no rule", where="--rule", expected="a rule that the rows broke")
     _check_rules(contract, rules)
     _check_columns(contract, where or {}, "--where")
     repairs = _check_columns(contract, repairs or {}, "--set")
@@ -101,12 +111,40 @@ def release(
         lines.append(
             Release(
                 contract.table, max(start, event or start), one["_landing_day"], one["_number"], key,
-                json.dumps(dict(repairs), ensure_ascii=False), ", ".join(waived), reason.strip(),
+                json.dumps(dict(repairs), ensure_ascii=False), ", ".join(waived), reason,
             )
         )  # fmt: skip
     _check_lines(root, contract, old, lines)
-    write_releases([*old, *lines], root / "releases.csv")
+    write_releases([*read_lines(root / "releases.csv"), *lines], root / "releases.csv")
     return lines
+
+
+def withdraw(root: Path, contract: Contract, reason: str) -> list[Release]:
+    """Take back every release of a table that has not landed yet, by a line that says why; return what was taken back.
+
+    The rows stay quarantined and may be released anew, as when a newer contract no longer takes them as they are.
+
+    Raises
+    ------
+    UserError
+        No reason, or nothing that has not landed yet.
+    """
+    reason, last = _reason(reason), last_sealed(root)
+    pending = [x for x in read_releases(root / "releases.csv") if x.table == contract.table and x.landing_day > last]
+    if not pending:
+        raise UserError(
+            "nothing to withdraw", where=f"table {contract.table}", found="no release that has not landed yet",
+            do="What has landed stays: the source corrects or deletes it.",
+        )  # fmt: skip
+    back = [x._replace(repairs=WITHDRAWN, waived="", reason=reason) for x in pending]
+    write_releases([*read_lines(root / "releases.csv"), *back], root / "releases.csv")
+    return pending
+
+
+def _reason(text: str) -> str:
+    if not (text.strip() and text.isprintable()):
+        raise UserError("no reason", where="--reason", expected="one line that says why", found=repr(text))
+    return text.strip()
 
 
 def contract_of(contracts: Mapping[str, Contract], table: str) -> Contract:
@@ -209,7 +247,7 @@ def _check_columns(contract: Contract, given: Mapping[str, str], option: str) ->
     for name, text in given.items():
         if name not in contract.columns:
             raise UserError(f"unknown column {name!r}", where=option, do=did_you_mean(name, contract.columns))
-        typed(contract.columns[name], text)
+        typed(contract.columns[name], text, option)
     return given
 
 

@@ -23,7 +23,10 @@ from lockstep.contract import Column, Contract
 from lockstep.errors import DataError, UserError
 from lockstep.files import read_parquet, write_text
 
-__all__ = ["Release", "locate", "read_releases", "released_rows", "typed", "write_releases"]
+__all__ = ["WITHDRAWN", "Release", "locate", "read_lines", "read_releases", "released_rows", "typed", "write_releases"]
+
+WITHDRAWN = "withdrawn"
+"""What stands as `repairs` in a line that takes an earlier one of the same row back."""
 
 
 class Release(NamedTuple):
@@ -48,6 +51,18 @@ _HEADER = [*Release._fields, "seal"]
 
 
 def read_releases(path: Path) -> list[Release]:
+    """Read the ledger's releases, without those that a later line has withdrawn: see `read_lines`."""
+    found: dict[tuple[str, date, int], Release] = {}
+    for line in read_lines(path):
+        origin = (line.table, line.from_day, line.from_row)
+        if line.repairs == WITHDRAWN:
+            del found[origin]
+        else:
+            found[origin] = line
+    return list(found.values())
+
+
+def read_lines(path: Path) -> list[Release]:
     """Read the ledger; one that does not exist yet has no lines.
 
     Raises
@@ -95,7 +110,8 @@ def released_rows(releases: Iterable[Release], contract: Contract, file: Callabl
     Parameters
     ----------
     contract
-        The one in force when they land; of a column that their own contract did not have, they have nothing.
+        The one in force when they land; of a column that their own contract did not have, they have nothing,
+        and a repair of one that it no longer has is left out.
     file
         Gives the partition of a landing day.
 
@@ -110,26 +126,34 @@ def released_rows(releases: Iterable[Release], contract: Contract, file: Callabl
     for one in releases:
         if one.from_day not in read:
             read[one.from_day] = read_parquet(file(one.from_day))
-        columns = {c: typed(contract.columns[c], text) for c, text in json.loads(one.repairs).items()}
+        repairs = {c: text for c, text in json.loads(one.repairs).items() if c in contract.columns}
+        columns = {c: typed(contract.columns[c], text) for c, text in repairs.items()}
         again = {**columns, "_landing_day": one.landing_day}
         row = read[one.from_day][one.from_row].with_columns(pl.lit(v, schema[c]).alias(c) for c, v in again.items())
         rows.append(row)
     return pl.concat(rows, how="diagonal").select(*schema)
 
 
-def typed(column: Column, text: str) -> Any:
-    """Return a repair's text as a value of its column; an empty text is null."""
+def typed(column: Column, text: str, option: str = "--set") -> Any:
+    """Return the text that an option gives as a value of its column; an empty text is null."""
     read: dict[str, Callable[[str], Any]] = {
-        "int64": int, "float64": float, "string": str, "date": parse_day, "instant": _instant,
+        "int64": _int64, "float64": float, "string": str, "date": parse_day, "instant": _instant,
         "bool": {"true": True, "false": False}.__getitem__,
     }  # fmt: skip
     try:
         return read[column.type](text) if text else None
     except (ValueError, KeyError):
+        kind = "repair" if option == "--set" else "value"
         raise UserError(
-            "a repair of the wrong type", where=f"--set {column.name}", expected=f"a value of type {column.type}",
+            f"a {kind} of the wrong type", where=f"{option} {column.name}", expected=f"a value of type {column.type}",
             found=repr(text), do="An instant is written as 2017-01-01T05:00:00Z, a bool as true or false.",
         ) from None  # fmt: skip
+
+
+def _int64(text: str) -> int:
+    if not -(2**63) <= (value := int(text)) < 2**63:
+        raise ValueError(text)
+    return value
 
 
 def _instant(text: str) -> datetime:

@@ -23,7 +23,7 @@ from lockstep.health import findings
 from lockstep.judge import judge
 from lockstep.judge_rows import Report, check_law, judge_table
 from lockstep.landed import Part, joined, read_landed
-from lockstep.landings import Landing, check_unchanged, read_landings
+from lockstep.landings import Landing, check_unchanged, of_source, read_landings
 from lockstep.project import project
 from lockstep.release import Release, read_releases
 from lockstep.stage import progress, stage
@@ -80,8 +80,8 @@ def validate(
         The record SLO or a statistic that is to `fail` does not hold, rows were lost or won on the way, or masks and
         Great Expectations find otherwise.
     """
-    lines = list(landings)
-    landed = read_landed(data, lines, contracts, list(releases))
+    lines, again = list(landings), list(releases)
+    landed, sent = read_landed(data, lines, contracts, again), of_source(lines, again)
     last = max((line.landing_day for line in lines), default=date.max)
     beside = out / ".validate"
     shutil.rmtree(beside, ignore_errors=True)
@@ -93,9 +93,9 @@ def validate(
             t: judge_table(t, landed, contracts, zone, beside, last=last) for t in progress(sorted(contracts), "rules")
         }
         for table, counts in progress(list(tables.items()), "Great Expectations" if expectations else "statistics"):
-            contract, parts, mine = contracts[table], landed[table], [x for x in lines if x.table == table]
-            counts["health"] = _health(mine, contract, parts)
-            counts["volume"] = _volume(contract, mine)
+            contract, parts = contracts[table], landed[table]
+            counts["health"] = _health(sent, contract, parts)
+            counts["volume"] = _volume(contract, [x for x in sent if x.table == table])
             counts["statistics"], run = _statistics(contract, parts, last, profiles, expectations)
             if expectations:
                 counts["great_expectations"] = _second_opinion(parts, landed, counts, run, keep)
@@ -117,15 +117,20 @@ def validate(
 
 
 def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
-    """Return the landing days with an unusual number of rows, each judged by the contract of its day."""
-    if contract.volume is None:
+    """Return the landing days with an unusual number of rows, each judged by the contract of its day.
+
+    The bounds told are those of the newest version that has any.
+    """
+    versions = sorted({contract.version, *(x.contract_version for x in lines)}, reverse=True)
+    volume = next((v for n in versions if (v := contract.at(n).volume)), None)
+    if volume is None:
         return None
     for line in lines:
         contract.at(line.contract_version).check_volume(line.landing_day, line.rows)
     unusual = {
         str(x.landing_day): x.rows for x in lines if not contract.at(x.contract_version).is_usual(x.landing_day, x.rows)
     }
-    return {"rows": list(contract.volume.rows), "then": contract.volume.then, "unusual": unusual}
+    return {"rows": list(volume.rows), "then": volume.then, "unusual": unusual}
 
 
 def _statistics(
@@ -152,8 +157,8 @@ def _statistics(
 
 
 def _health(lines: list[Landing], contract: Contract, parts: list[Part]) -> list[Report]:
-    """Return what history shows of the landing days of one table."""
-    rows = {contract.table: joined([p.rows for p in parts], contract)}
+    """Return what history shows of the landing days of one table, until the last day on which any table was sealed."""
+    rows = {contract.table: joined([p.sent for p in parts], contract)}
     found = findings(lines, {contract.table: contract}, rows).drop("table")
     return found.with_columns(pl.col("landing_day").cast(pl.String)).to_dicts()
 

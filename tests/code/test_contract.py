@@ -112,6 +112,30 @@ def test_the_schema_ends_with_the_two_landing_columns(tmp_path):
         ('match: "[a-z]+"', r'match: "\\d+"', r"a pattern that every engine reads alike, such as [0-9], found \d"),
         ('match: "[a-z]+"', 'match: "(?i)a"', "a pattern that every engine reads alike"),
         ('match: "[a-z]+"', 'match: "(?:a"', "expected a regular expression, found"),
+        *[
+            ('match: "[a-z]+"', f"match: '{pattern}'", f"every engine reads alike, such as [0-9], found {found}")
+            for pattern, found in {
+                "[a-z&&b]+": "&&", "[a--b]+": "--", "[a~~b]": "~~", "[a[b]]": "[", r"[a\]&&b]": "&&",
+                r"\<a": r"\<", r"\u0041": r"\u", "a{1001}": "a repeat over 1000", "a{2,1001}": "a repeat over 1000",
+                "(?:a{100}){100}": "a repeat over 1000", "a{2}{3}": "}{", "a++": "++",
+            }.items()
+        ],
+        ("version: 2", "version: 2.0", "orders.yaml at version: found 2.0 is not of type 'integer'"),
+        ("days: 3", "days: 3.0", "orders.yaml at lateness.days: found 3.0 is not of type 'integer'"),
+        ("days: 3", "days: 99999999999", "99999999999 is greater than the maximum"),
+        ("columns:", "health: {weeks: 8.0}\ncolumns:", "at health.weeks: found 8.0 is not of type 'integer'"),
+        ("columns:", "health: {weeks: 999999999}\ncolumns:", "999999999 is greater than the maximum"),
+        ("columns:", "health: {low: .nan}\ncolumns:", "orders.yaml at health.low: found nan is not of type 'number'"),
+        ("columns:", "health: {high: .inf}\ncolumns:", "orders.yaml at health.high: found inf is not of type 'number'"),
+        ("columns:", "slo: {records: .nan, then: fail}\ncolumns:", "at slo.records: found nan is not of type 'number'"),
+        ("columns:", "statistics: {over_days: 7, rules: [{name: m, kind: psi, column: day, at_most: .nan, then: flag}]}"
+         "\ncolumns:", "at statistics.rules.0.at_most: found nan is not of type 'number'"),
+        ("between: [0, 10]", "between: [0, .inf]", "found inf is not of type"),
+        ("between: [0, 10]", f"between: [0, 1{'0' * 400}]", "is not of type"),
+        *[
+            ("order_id: {type: int64}", f"order_id: {{type: int64, {rule}}}", "of type int64, found 9999")
+            for rule in ("set: [1, 99999999999999999999]", "range: [0, 99999999999999999999]")
+        ],
         ("event_time: day", "event_time: colour", "expected nullable: false"),
         ("event_time: day", "event_time: order_id", "expected a date or instant, found int64"),
         ("{type: date,", "{type: date, nullable: true,", "expected nullable: false, since it names or dates a row"),
@@ -161,6 +185,14 @@ def test_a_rule_that_cannot_be_judged_or_repaired_is_refused(tmp_path, rule, mes
 
 RAW = {"order_id": pl.Int64, "day": pl.Date, "price": pl.Float64, "colour": pl.String, "_received_at": INSTANT,
        "_deleted": pl.Boolean}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[A-Z][A-Z &/-]*", r"[\[a\--]+?", r"[^]a]{2,}", r"(?:[0-9]{2}:){3}", r"\[\*+", r"[a*+{]+", r"a{1000}"]
+)
+def test_a_pattern_that_every_engine_reads_alike_is_taken(tmp_path, pattern):
+    orders = load(tmp_path, ORDERS.replace('match: "[a-z]+"', f"match: '{pattern}'"))["orders"]
+    assert next(r for r in orders.rules if r.name == "colour.regex").params == {"match": pattern}
 
 
 def test_columns_in_any_order_keep_the_schema(tmp_path):

@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep.clock import INSTANT
+from lockstep.clock import INSTANT, Zone
 from lockstep.contract import Health, load_contracts
 from lockstep.errors import DataError, DefinitionError
 from lockstep.health import findings
 from lockstep.land import land
-from lockstep.landings import EMPTY, Landing
+from lockstep.landings import EMPTY, Landing, read_landings
 from lockstep.ledger import _health
+from lockstep.validate import validate
 
 CONTRACT = """
 table: visits
@@ -59,10 +60,12 @@ def weeks(n: int, rows: int = 1000) -> dict[int, int]:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        (499, [(28, "half-empty", 499, 1000.0, "fail")]),
-        (500, []),
-        (2000, []),
-        (2001, [(28, "doubled", 2001, 1000.0, "fail")]),
+        (500, [(28, "half-empty", 500, 1000.0, "fail")]),
+        (600, [(28, "half-empty", 600, 1000.0, "fail")]),
+        (601, []),
+        (1599, []),
+        (1600, [(28, "doubled", 1600, 1000.0, "fail")]),
+        (2000, [(28, "doubled", 2000, 1000.0, "fail")]),
         (0, [(28, "missing", 0, 1000.0, "fail")]),
     ],
 )
@@ -85,6 +88,13 @@ def test_a_weekday_has_its_own_usual_and_one_on_which_nothing_lands_is_not_misse
 def test_where_few_rows_are_usual_a_finding_is_flagged_and_never_fails(tmp_path):
     assert found({**weeks(5, 999), 35: 10}, contracts(tmp_path, "{then: fail}"))[0][-1] == "flag"
     assert found({**weeks(5, 999), 35: 10}, contracts(tmp_path, "{then: fail, ample: 999}"))[0][-1] == "fail"
+
+
+@given(noise=st.lists(st.floats(0.92, 1.08), min_size=36, max_size=36), times=st.sampled_from([0.5, 1, 2]))
+def test_a_day_that_is_halved_or_doubled_is_seen_in_noise_and_noise_alone_is_not(tmp_path_factory, noise, times):
+    counts = {n: round(1000 * share) for n, share in enumerate(noise)}
+    said = found({**counts, 35: round(counts[35] * times)}, contracts(tmp_path_factory.getbasetemp()))
+    assert [(n, what) for n, what, *_ in said] == {0.5: [(35, "half-empty")], 1: [], 2: [(35, "doubled")]}[times]
 
 
 def test_a_gap_that_is_named_is_neither_judged_nor_compared_with(tmp_path):
@@ -215,6 +225,18 @@ def test_a_dimension_may_be_sent_whole_again(tmp_path):
     assert findings(same, contracts(tmp_path, "{then: fail}", text)).is_empty()
     events = CONTRACT.replace("daily", "irregular")
     assert findings(same, contracts(tmp_path, "{weeks: 8}", events))["finding"].to_list() == ["repeats 2017-01-02"]
+
+
+def test_a_source_that_falls_silent_is_late_by_the_days_of_the_other_tables_in_validate_too(tmp_path):
+    contracts(tmp_path, "{late_days: 3}", CONTRACT.replace("daily", "irregular"))
+    shops = CONTRACT.replace("visits", "shops")
+    (tmp_path / "contracts/shops.yaml").write_text(shops, encoding="utf-8")
+    known, tables = load_contracts(tmp_path / "contracts"), {"visits": visits({0: 5}), "shops": HONEST}
+    land(tmp_path, known, lambda table: tables[table], MONDAY, day(20))
+    lines, zone = read_landings(tmp_path / "landings.csv"), Zone("America/New_York")
+    report = validate(tmp_path / "data", lines, known, zone, tmp_path / "artifacts", expectations=False)
+    late = {"landing_day": "2017-01-06", "finding": "late", "rows": 0, "usual": None, "then": "flag"}
+    assert report["tables"]["visits"]["health"] == [late]
 
 
 def test_the_ledger_has_a_line_where_there_is_a_finding_and_none_where_there_is_not():

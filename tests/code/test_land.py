@@ -134,6 +134,14 @@ def test_raw_rows_that_break_the_schema_or_a_fail_rule_seal_nothing(root, contra
     assert everything(root) == {}
 
 
+def test_an_empty_irregular_table_seals_no_day_and_is_refused_in_other_words(root, contracts):
+    irregular = {"visits": replace(contracts["visits"], calendar="irregular")}
+    with pytest.raises(DataError, match=r"no rows at all .*where it has no rows yet, leave its contract out"):
+        landed(root, irregular, raw=RAW.clear())
+    with pytest.raises(DataError, match=r"no rows at all .*would seal every day as empty"):
+        landed(root, contracts, raw=RAW.clear())
+
+
 def test_a_day_with_an_unusual_number_of_rows_is_not_sealed(root, tmp_path):
     (tmp_path / "contracts").mkdir()
     contract(tmp_path / "contracts", COLUMNS, volume={"rows": [1, 2], "then": "fail"})

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
 from lockstep.errors import DataError, UserError
-from lockstep.files import tree_hash
+from lockstep.files import read_json, tree_hash
 from lockstep.land import land
 from lockstep.landings import check_data, check_sealed, read_landings
-from lockstep.quarantine import contract_of, quarantined, release
+from lockstep.quarantine import contract_of, quarantined, release, withdraw
 from lockstep.release import read_releases, write_releases
 from lockstep.validate import validate
 from tests.conftest import git
@@ -263,6 +263,13 @@ def test_an_older_row_is_not_released_over_a_good_one_that_landed_since(world):
             {"repairs": {"cents": "7.5"}},
             r"a repair of the wrong type in --set cents: expected a value of",
         ),
+        ([], {}, r"no rule in --rule: expected a rule that the rows broke"),
+        (
+            ["cents.range"],
+            {"repairs": {"cents": "9" * 20}},
+            r"in --set cents: expected a value of type int64, found '9+'",
+        ),
+        (["cents.range"], {"where": {"id": "-" + "9" * 20}}, r"in --where id: expected a value of type int64"),
         (["at.not_null"], {"repairs": {"at": "2017-03-01T09:00:00"}}, r"in --set at: .*type instant"),
         (["cents.range"], {"repairs": {"cents": "200000"}}, r"break the rule 'cents_whole' in released rows of visits"),
         (["at.not_null"], {}, r"rule 'at.not_null' cannot be waived.*names or dates the row. Repair it with --set at="),
@@ -439,6 +446,121 @@ def test_a_pending_row_that_a_newer_contract_would_fail_is_not_sealed(world):
     with pytest.raises(DataError, match=r"break the rule 'note.not_null' in released rows of visits"):
         w.land(2)
     assert len(read_landings(w.root / "landings.csv")) == 1
+    withdraw(w.root, w.contracts["visits"], "version 2 wants a note")
+    assert read_releases(w.root / "releases.csv") == []
+    assert w.land(2) == {"rows": 3, "clean": 2, "quarantined": 1, "bad": 1}
+    w.release("cents.range", repairs={"note": "old"})
+    w.rows += good(3)
+    assert w.land(3)["clean"] == 4
+
+
+def test_a_withdrawal_is_a_line_of_its_own_and_takes_back_only_what_has_not_landed(released):
+    before = (released.root / "releases.csv").read_text()
+    (second,) = withdraw(released.root, released.contracts["visits"], "the till was wrong")
+    assert (released.root / "releases.csv").read_text().startswith(before)  # as git has it, and one line more
+    check_data(released.root)
+    assert second.from_day == march(2)
+    assert [x.from_day for x in read_releases(released.root / "releases.csv")] == [march(1)]
+    assert released.quarantined() == [(1, "cents.range", 1, 1), (2, "cents.range", 1, 0)]
+    for reason, said in (("again", r"nothing to withdraw in table visits: found no release that"), (" ", "no reason")):
+        with pytest.raises(UserError, match=said):
+            withdraw(released.root, released.contracts["visits"], reason)
+    assert released.land(3) == {"rows": 6, "clean": 4, "quarantined": 2, "released": 1, "bad": 1}
+    released.release("cents.range")
+    released.rows += good(4)
+    assert released.land(4)["released"] == 2
+
+
+def test_a_repair_of_a_column_that_a_newer_contract_drops_stops_nothing(world):
+    noted = CONTRACT.replace("rules:", "  note: {type: string, nullable: true}\nrules:")
+    w = world(Row(1, 1, cents=-1), Row(2, 2, cents=-1), *good(1, 2, 3, 4), text=noted)
+    plain = w.raw
+    w.raw = lambda table: plain(table).with_columns(note=pl.lit("a"))
+    w.land(1)
+    w.release("cents.range", repairs={"note": "b", "cents": "7"})
+    w.land(2)
+    w.release("cents.range", repairs={"note": "b", "cents": "8"})
+    (w.root / "contracts/visits.v1.yaml").write_text(noted, encoding="utf-8")
+    w.text, w.raw = CONTRACT.replace("version: 1", "version: 2"), plain
+    assert w.land(4) == {"rows": 8, "clean": 6, "quarantined": 2, "released": 2}
+
+
+WATCHED = CONTRACT.replace("days: 2", "days: null") + "health: {then: fail, ample: 10}\n"
+
+
+def month(last: int, *, of: int = 20, without: int = 0) -> list[Row]:
+    """So many rows on each day of March until `last`, no two days alike."""
+    days = [n for n in range(1, last + 1) if n != without]
+    return [Row(1000 * n + i, n, cents=(i * i * 7 + n * 13) % 89) for n in days for i in range(of)]
+
+
+def broken_on(rows: list[Row], *days: int) -> list[Row]:
+    return [r._replace(cents=-1) if r.lands in days else r for r in rows]
+
+
+def test_released_rows_do_not_hide_a_half_empty_day_of_the_source(world):
+    w = world(*broken_on(month(28), 25), *[Row(29_000 + i, 29, cents=3 * i) for i in range(5)], text=WATCHED)
+    w.land(28)
+    w.release("cents.range")
+    with pytest.raises(DataError, match=r"is half-empty in table visits, 2017-03-29: found 5 rows, 20 are usual"):
+        w.land(29)
+    w.text = WATCHED.replace("fail, ample", "flag, ample")
+    w.land(29)
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["health"]
+    assert [(f["landing_day"], f["finding"], f["rows"]) for f in told] == [("2017-03-29", "half-empty", 5)]
+
+
+def test_released_rows_do_not_make_a_day_of_the_source_too_large(world):
+    w = world(*broken_on(month(29), 24, 25), text=WATCHED + "volume: {rows: [10, 30], then: fail}\n")
+    w.land(28)
+    w.release("cents.range")
+    assert w.land(29)["released"] == 40
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]
+    assert (told["volume"]["unusual"], told["health"]) == ({}, [])
+
+
+def test_a_whole_day_that_was_released_repeats_nothing_and_a_day_of_the_source_beside_released_rows_may(world):
+    early = [r._replace(lands=28, happened=29) if r.lands == 29 else r for r in month(29, without=28)]
+    w = world(*early, *month(30)[-20:], text=WATCHED.replace("then: fail, ample", "then: flag, ample"))
+    assert w.land(28)["quarantined"] == 20
+    w.release("future")
+    assert w.land(29)["released"] == 20
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["health"]
+    assert [(f["landing_day"], f["finding"]) for f in told] == [("2017-03-29", "missing")]
+    w.rows += [Row(1, 30, cents=-1), *month(31)[-20:]]
+    w.land(30)
+    w.release("cents.range")
+    w.rows = [r for r in w.rows if r.lands != 31] + [
+        r._replace(lands=31, happened=r.lands) for r in w.rows if r.lands == 27
+    ]
+    w.land(31)
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["health"]
+    assert [f["finding"] for f in told if f["landing_day"] == "2017-03-31"] == ["repeats 2017-03-27"]
+
+
+def test_the_volume_that_an_earlier_version_had_is_told_of_its_days(world):
+    w = world(*good(1, 2, 3), text=CONTRACT + "volume: {rows: [2, 9], then: flag}\n")
+    w.land(2)
+    (w.root / "contracts/visits.v1.yaml").write_text(w.text, encoding="utf-8")
+    w.text = CONTRACT.replace("version: 1", "version: 2")
+    w.land(3)
+    told = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["volume"]
+    assert told == {"rows": [2, 9], "then": "flag", "unusual": {"2017-03-01": 1, "2017-03-02": 1}}
+
+
+def test_a_broken_rule_says_for_how_many_rows_it_was_waived(world):
+    w = world(Row(1, 1, cents=-1), Row(2, 5, happened=1), *good(1, 5, 6))
+    w.land(5)
+    w.release("cents.range", "late")
+    w.land(6)
+    rules = read_json(w.root / "artifacts/validation.json")["tables"]["visits"]["rules"]
+    told = {name: rules[name] for name in ("cents.range", "late", "kind.set", "future")}
+    assert told == {
+        "cents.range": {"then": "quarantine", "broken": 2, "waived": 1},
+        "late": {"then": "quarantine", "broken": 3, "waived": 1},  # the first row is late by now, and not waived for it
+        "kind.set": {"then": "quarantine", "broken": 0, "waived": 0},
+        "future": {"then": "quarantine", "broken": 0, "waived": 0},
+    }
 
 
 CENTS, KINDS = (-1, 5, 7, 2000), ("till", "?")

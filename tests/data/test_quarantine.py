@@ -42,6 +42,8 @@ def test_a_basket_is_quarantined_shown_repaired_and_landed_again_and_health_is_t
     folder = copy_project(ROOT, tmp_path / "project", keep_one_in=20)
     with (folder / "features/landing.py").open("a", encoding="utf-8") as module:
         module.write(SPOILT)
+    with (folder / "features/contracts/transactions.yaml").open("a", encoding="utf-8") as contract:
+        contract.write("slo: {records: 0.99, then: fail}\n")  # on so few rows the spoilt basket would be too much
     said(folder, "land", "--until", "2017-01-05")
     before = judged(folder)
     lines = before["quarantined"]
@@ -58,6 +60,11 @@ def test_a_basket_is_quarantined_shown_repaired_and_landed_again_and_health_is_t
         folder, *release, "--day", DAY, "--set", "retail_disc=0"
     )
     assert "released already" in said(folder, *release, code=2)
+    withdraw = ("release", "transactions", "--withdraw", "--reason", "the till was asked again")
+    assert "nothing goes with it but --reason" in said(folder, *withdraw, "--day", DAY, code=2)
+    assert f"withdrew {lines} rows of transactions: they stay quarantined" in said(folder, *withdraw)
+    assert "nothing to withdraw" in said(folder, *withdraw, code=2)
+    said(folder, *release, "--day", DAY, "--set", "retail_disc=0")
     said(folder, "land", "--until", "2017-01-06")
     said(folder, "check")
     after = judged(folder)
