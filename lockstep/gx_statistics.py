@@ -6,6 +6,7 @@ expectations here, over bins that are counted in SQL.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from great_expectations.expectations.metrics.metric_provider import metric_value
 
 from lockstep.contract import Statistic
 from lockstep.errors import GuaranteeError
+from lockstep.files import write_text
 from lockstep.judge import check_ran
 from lockstep.psi import FLOOR
 from lockstep.table_profile import ColumnProfile, TableProfile
@@ -112,7 +114,10 @@ class ExpectColumnKsToBeAtMost(_BinnedDistance):
 
 def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
     """Compile one statistic."""
-    (low, high), meta = rule.limits, {"rule": rule.name, "then": rule.then}
+    low, high = rule.limits
+    asked = f"at most {high:g}" if rule.kind not in ("std", "distinct") else f"within {low:g} and {high:g}"
+    said = f"Expect the {rule.kind} of {rule.column} against its profile to score {asked}"
+    told: dict[str, Any] = {"meta": {"rule": rule.name, "then": rule.then}, "description": said}
     if rule.kind in ("psi", "ks"):
         spread = reference.spread
         assert spread is not None, "lockstep.statistics has judged it before"
@@ -120,7 +125,7 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
         kind = ExpectColumnPsiToBeAtMost if rule.kind == "psi" else ExpectColumnKsToBeAtMost
         bins = {"edges": list(spread.edges), "weights": [*spread.weights, *unseen, spread.null]}
         known = None if spread.known is None else list(spread.known)
-        return kind(column=rule.column, **bins, known=known, max_value=high, meta=meta)
+        return kind(column=rule.column, **bins, known=known, max_value=high, **told)
     if rule.kind == "null_share":
         bounds = 1 - reference.null_share - high, 1 - reference.null_share + high
         name = "ExpectColumnProportionOfNonNullValuesToBeBetween"
@@ -132,13 +137,15 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
     else:
         bounds = math.ceil(low * reference.distinct), math.floor(high * reference.distinct)
         name = "ExpectColumnUniqueValueCountToBeBetween"
-    return getattr(gxe, name)(column=rule.column, min_value=bounds[0], max_value=bounds[1], meta=meta)
+    return getattr(gxe, name)(column=rule.column, min_value=bounds[0], max_value=bounds[1], **told)
 
 
 def observe(
-    table: str, rules: Sequence[Statistic], files: Sequence[Path], profile: TableProfile
+    table: str, rules: Sequence[Statistic], files: Sequence[Path], profile: TableProfile, keep: Path | None = None
 ) -> Mapping[str, tuple[float, bool]]:
     """Return by rule what Great Expectations observes in the partitions `files`, and whether it is content.
+
+    Its own words go to `keep`: see `lockstep.data_docs`.
 
     Raises
     ------
@@ -147,9 +154,13 @@ def observe(
     """
     expectations = [expectation(rule, profile.columns[rule.column]) for rule in rules]
     with duckdb_source.batches({table: files}) as found_in:
-        suite = gx.ExpectationSuite(name=f"statistics of {table}", expectations=expectations)
-        results = found_in[table].validate(suite, result_format="BASIC").results
+        name = keep.stem.replace(".", " ") if keep else f"{table} statistics"
+        suite = gx.ExpectationSuite(name=name, expectations=expectations)
+        result = found_in[table].validate(suite, result_format="BASIC")
+    results = result.results
     check_ran(results)
+    if keep:
+        write_text(json.dumps(result.to_json_dict()), keep)
     kinds = {rule.name: rule.kind for rule in rules}
     found = {}
     for result in results:

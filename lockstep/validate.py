@@ -9,12 +9,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from lockstep.clock import Zone, parse_day
+from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import GuaranteeError
@@ -22,13 +22,12 @@ from lockstep.files import file_hash, tree_hash, write_json, write_text
 from lockstep.health import findings
 from lockstep.judge import judge
 from lockstep.judge_rows import Report, check_law, judge_table
+from lockstep.judge_statistics import judge_recent
 from lockstep.landed import Part, joined, read_landed
 from lockstep.landings import Landing, check_unchanged, read_landings
 from lockstep.project import project
 from lockstep.release import Release, read_releases
 from lockstep.stage import progress, stage
-from lockstep.statistics import check_second_opinion, judge_statistics
-from lockstep.table_profile import TableProfile
 
 __all__ = ["main", "validate"]
 
@@ -96,7 +95,9 @@ def validate(
             contract, parts, mine = contracts[table], landed[table], [x for x in lines if x.table == table]
             counts["health"] = _health(mine, contract, parts)
             counts["volume"] = _volume(contract, mine)
-            counts["statistics"], run = _statistics(contract, parts, last, profiles, expectations)
+            counts["statistics"], run = judge_recent(
+                contract, mine, beside, zone, profiles or Path(), last=last, expectations=expectations, keep=keep
+            )
             if expectations:
                 counts["great_expectations"] = _second_opinion(parts, landed, counts, run, keep)
         check_unchanged(data, lines)
@@ -126,29 +127,6 @@ def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
         str(x.landing_day): x.rows for x in lines if not contract.at(x.contract_version).is_usual(x.landing_day, x.rows)
     }
     return {"rows": list(contract.volume.rows), "then": contract.volume.then, "unusual": unusual}
-
-
-def _statistics(
-    contract: Contract, parts: list[Part], last: date, folder: Path | None, expectations: bool
-) -> tuple[Report, int]:
-    """Judge the statistics of the last landing days; return them by rule, and how many had a second opinion."""
-    if contract.statistics is None:
-        return {}, 0
-    profile = TableProfile.read(contract, folder or Path())
-    since = last - timedelta(days=contract.statistics.over_days)
-    fresh = [part.rows.filter(pl.col("_landing_day") > since) for part in parts]
-    found = judge_statistics(contract, pl.concat([pl.DataFrame(), *filter(len, fresh)], how="diagonal"), profile)
-    if expectations:
-        files = [f for part in parts for f in part.files if parse_day(f.stem) > since]
-        check_second_opinion(contract.table, found, files, profile)
-    if broken := [one for one in found if one.rule.then == "fail" and not one.held]:
-        raise GuaranteeError(
-            "statistics have moved from the profile",
-            where=f"table {contract.table}, the last {contract.statistics.over_days} landing days",
-            found="; ".join(map(str, broken)),
-            do=f"Mend the source; or, when it is the new normal, `lockstep contract profile {contract.table}`.",
-        )  # fmt: skip
-    return {one.rule.name: one.to_dict() for one in found}, len(found) if expectations else 0
 
 
 def _health(lines: list[Landing], contract: Contract, parts: list[Part]) -> list[Report]:
