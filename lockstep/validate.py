@@ -62,8 +62,8 @@ def validate(
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
     keep
-        A folder for that opinion in its own words, anew: see `lockstep.data_docs`. Where a guarantee is broken, the
-        rows that were set aside until then are put into ``refused`` beside it.
+        A folder for that opinion in its own words, anew: see `lockstep.data_docs`. Where a guarantee is broken, clean
+        and quarantined rows are put into ``refused`` beside it, with the hash of the data, for `lockstep.quarantine`.
 
     Returns
     -------
@@ -88,9 +88,7 @@ def validate(
     if keep:
         shutil.rmtree(keep, ignore_errors=True)
     try:
-        tables = {
-            t: judge_table(t, landed, contracts, zone, beside, last=last) for t in progress(sorted(contracts), "rules")
-        }
+        tables = _judge_tables(landed, contracts, zone, beside, last)
         for table, counts in progress(list(tables.items()), "Great Expectations" if expectations else "statistics"):
             contract, parts, mine = contracts[table], landed[table], [x for x in lines if x.table == table]
             counts["health"] = _health(mine, contract, parts)
@@ -107,14 +105,35 @@ def validate(
         _move_into_place(beside, out)
     except GuaranteeError:
         if keep and (beside / "quarantine").is_dir():  # whoever mends the source needs to see the rows
-            shutil.rmtree(keep.parent / "refused", ignore_errors=True)
-            keep.parent.mkdir(parents=True, exist_ok=True)
-            (beside / "quarantine").replace(keep.parent / "refused")
-            print(f"validate: what was set aside is in {keep.parent.name}/refused", flush=True)
+            refused = keep.parent / "refused"
+            write_text(tree_hash(data), beside / "of")
+            refused.mkdir(parents=True, exist_ok=True)
+            _move_into_place(beside, refused, ("clean", "quarantine", "of"))
+            print(
+                f"validate: what was set aside is in {keep.parent.name}/refused: see `lockstep quarantine`", flush=True
+            )
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    if keep:
+        shutil.rmtree(keep.parent / "refused", ignore_errors=True)
     return report
+
+
+def _judge_tables(
+    landed: Mapping[str, list[Part]], contracts: Mapping[str, Contract], zone: Zone, beside: Path, last: date
+) -> dict[str, Report]:
+    """Judge every table; a broken guarantee is raised only then, so that all that is set aside can be seen."""
+    tables: dict[str, Report] = {}
+    broken: list[GuaranteeError] = []
+    for table in progress(sorted(contracts), "rules"):
+        try:
+            tables[table] = judge_table(table, landed, contracts, zone, beside, last=last)
+        except GuaranteeError as e:
+            broken.append(e)
+    if broken:
+        raise broken[0]
+    return tables
 
 
 def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
@@ -166,9 +185,11 @@ def _second_opinion(
     return {"expectations": run, "agree": run}
 
 
-def _move_into_place(beside: Path, out: Path) -> None:
+def _move_into_place(
+    beside: Path, out: Path, names: Iterable[str] = ("clean", "quarantine", "validation.json")
+) -> None:
     """Replace the outputs by the new ones; until here nothing of them was touched."""
-    for name in ("clean", "quarantine", "validation.json"):
+    for name in names:
         target = out / name
         if target.is_dir():
             shutil.rmtree(target)
