@@ -114,10 +114,7 @@ class ExpectColumnKsToBeAtMost(_BinnedDistance):
 
 def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
     """Compile one statistic."""
-    low, high = rule.limits
-    asked = f"at most {high:g}" if rule.kind not in ("std", "distinct") else f"within {low:g} and {high:g}"
-    said = f"Expect the {rule.kind} of {rule.column} against its profile to score {asked}"
-    told: dict[str, Any] = {"meta": {"rule": rule.name, "then": rule.then}, "description": said}
+    (low, high), meta = rule.limits, {"rule": rule.name, "then": rule.then}
     if rule.kind in ("psi", "ks"):
         spread = reference.spread
         assert spread is not None, "lockstep.statistics has judged it before"
@@ -125,7 +122,8 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
         kind = ExpectColumnPsiToBeAtMost if rule.kind == "psi" else ExpectColumnKsToBeAtMost
         bins = {"edges": list(spread.edges), "weights": [*spread.weights, *unseen, spread.null]}
         known = None if spread.known is None else list(spread.known)
-        return kind(column=rule.column, **bins, known=known, max_value=high, **told)
+        said = f"Expect the {rule.kind} of {rule.column} against its profile to be at most {high:g}"
+        return kind(column=rule.column, **bins, known=known, max_value=high, meta=meta, description=said)
     if rule.kind == "null_share":
         bounds = 1 - reference.null_share - high, 1 - reference.null_share + high
         name = "ExpectColumnProportionOfNonNullValuesToBeBetween"
@@ -137,7 +135,10 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
     else:
         bounds = math.ceil(low * reference.distinct), math.floor(high * reference.distinct)
         name = "ExpectColumnUniqueValueCountToBeBetween"
-    return getattr(gxe, name)(column=rule.column, min_value=bounds[0], max_value=bounds[1], **told)
+    what = "share of values that are not null" if rule.kind == "null_share" else rule.kind
+    said = f"Expect the {what} of {rule.column} to be between {bounds[0]:.6g} and {bounds[1]:.6g}"
+    asked = {"min_value": bounds[0], "max_value": bounds[1], "meta": meta, "description": said}
+    return getattr(gxe, name)(column=rule.column, **asked)
 
 
 def observe(

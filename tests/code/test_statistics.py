@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import statistics as textbook
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from lockstep.cli import app
 from lockstep.contract import Statistic, Statistics, load_contracts
+from lockstep.data_docs import render
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, UserError
-from lockstep.files import file_hash
+from lockstep.files import file_hash, read_json
 from lockstep.gx_statistics import observe
 from lockstep.landings import Landing
 from lockstep.statistics import check_second_opinion, judge_statistics
@@ -265,6 +267,24 @@ def test_great_expectations_must_find_the_same_held(contract, tmp_path):
     check_second_opinion("sales", [found], files, reference)
     with pytest.raises(GuaranteeError, match=r"disagree .* by Polars, not held, found .* held"):
         check_second_opinion("sales", [found._replace(score=0.2)], files, reference)
+
+
+def test_data_docs_show_every_statistic_with_what_was_observed_and_its_bound(contract, tmp_path):
+    files = [tmp_path / "data" / land(tmp_path, contract, D[0], sales(1)).path]
+    kept = tmp_path / "kept/sales.statistics-v1.json"
+    reference = profiled(contract, sales(0))
+    found = observe("sales", contract.statistics.rules, files, reference, kept)
+    pages = render([read_json(kept)])
+    assert set(pages) == {"index.html", "sales.statistics-v1.html"}
+    shown = re.sub(r"(<[^>]*>|\s)+", " ", pages["sales.statistics-v1.html"])
+    for name, kind in (("cents_ks", "ks"), ("cents_psi", "psi")):
+        bound = "0.05" if kind == "ks" else "0.1"
+        assert f"{name} Expect the {kind} of cents against its profile to be at most {bound} else fail" in shown
+        assert f"{found[name][0]:.6f}"[:7] in shown
+    assert re.search(r"cents_mean Expect the mean of cents to be between 98[0-9.]+ and 10[0-9.]+ else fail", shown)
+    spoilt = {**read_json(kept), "success": False}
+    spoilt["results"][-1] |= {"success": False, "result": {"observed_value": 0.123456}}
+    assert 'colour_psi <span class="badge">0.1235 fail</span>' in render([spoilt])["index.html"]
 
 
 WILD = sales(9, 1).with_columns(cents=pl.lit(-10_000_000, pl.Int64))
