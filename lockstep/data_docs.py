@@ -51,8 +51,8 @@ def write_docs(project: Project) -> Path:
 
 
 def render(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return pages by name: ``index.html``, and one for each suite's result as `lockstep.judge` keeps it."""
-    import lockstep.gx_duckdb  # noqa: F401 - it imports Great Expectations quietly
+    """Return pages by name: ``index.html``, and one for each suite's result as it was kept."""
+    import lockstep.gx_statistics  # noqa: F401 - it imports Great Expectations quietly and has expectations of ours
 
     # isort: split
     from great_expectations.render.view import DefaultJinjaPageView
@@ -71,12 +71,16 @@ def render(results: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _broken(results: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield name, action and rows of each rule that some rows break."""
+    """Yield name, action and rows of each rule that some rows break; of a statistic, what was observed."""
     for one in results:
         if not one["success"]:
             meta, found = one["expectation_config"]["meta"], one["result"]
             rows = found.get("unexpected_count", found.get("observed_value"))
-            yield {"name": meta["rule"], "then": meta["then"], "rows": f"{rows:,}" if isinstance(rows, int) else rows}
+            yield {
+                "name": meta["rule"],
+                "then": meta["then"],
+                "rows": f"{rows:,}" if isinstance(rows, int) else f"{rows:.4g}",
+            }
 
 
 def _document(result: Mapping[str, Any], table: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ expectations here, over bins that are counted in SQL.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from great_expectations.expectations.metrics.metric_provider import metric_value
 
 from lockstep.contract import Statistic
 from lockstep.errors import GuaranteeError
+from lockstep.files import write_text
 from lockstep.judge import check_ran
 from lockstep.psi import FLOOR
 from lockstep.table_profile import ColumnProfile, TableProfile
@@ -120,7 +122,8 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
         kind = ExpectColumnPsiToBeAtMost if rule.kind == "psi" else ExpectColumnKsToBeAtMost
         bins = {"edges": list(spread.edges), "weights": [*spread.weights, *unseen, spread.null]}
         known = None if spread.known is None else list(spread.known)
-        return kind(column=rule.column, **bins, known=known, max_value=high, meta=meta)
+        said = f"Expect the {rule.kind} of {rule.column} against its profile to be at most {high:g}"
+        return kind(column=rule.column, **bins, known=known, max_value=high, meta=meta, description=said)
     if rule.kind == "null_share":
         bounds = 1 - reference.null_share - high, 1 - reference.null_share + high
         name = "ExpectColumnProportionOfNonNullValuesToBeBetween"
@@ -132,13 +135,18 @@ def expectation(rule: Statistic, reference: ColumnProfile) -> Any:
     else:
         bounds = math.ceil(low * reference.distinct), math.floor(high * reference.distinct)
         name = "ExpectColumnUniqueValueCountToBeBetween"
-    return getattr(gxe, name)(column=rule.column, min_value=bounds[0], max_value=bounds[1], meta=meta)
+    what = "share of values that are not null" if rule.kind == "null_share" else rule.kind
+    said = f"Expect the {what} of {rule.column} to be between {bounds[0]:.6g} and {bounds[1]:.6g}"
+    asked = {"min_value": bounds[0], "max_value": bounds[1], "meta": meta, "description": said}
+    return getattr(gxe, name)(column=rule.column, **asked)
 
 
 def observe(
-    table: str, rules: Sequence[Statistic], files: Sequence[Path], profile: TableProfile
+    table: str, rules: Sequence[Statistic], files: Sequence[Path], profile: TableProfile, keep: Path | None = None
 ) -> Mapping[str, tuple[float, bool]]:
     """Return by rule what Great Expectations observes in the partitions `files`, and whether it is content.
+
+    Its own words go to `keep`: see `lockstep.data_docs`.
 
     Raises
     ------
@@ -147,9 +155,13 @@ def observe(
     """
     expectations = [expectation(rule, profile.columns[rule.column]) for rule in rules]
     with duckdb_source.batches({table: files}) as found_in:
-        suite = gx.ExpectationSuite(name=f"statistics of {table}", expectations=expectations)
-        results = found_in[table].validate(suite, result_format="BASIC").results
+        name = keep.stem.replace(".", " ") if keep else f"{table} statistics"
+        suite = gx.ExpectationSuite(name=name, expectations=expectations)
+        result = found_in[table].validate(suite, result_format="BASIC")
+    results = result.results
     check_ran(results)
+    if keep:
+        write_text(json.dumps(result.to_json_dict()), keep)
     kinds = {rule.name: rule.kind for rule in rules}
     found = {}
     for result in results:

@@ -20,6 +20,8 @@ __all__ = ["Judgement", "check_ran", "judge", "suite"]
 
 _MINE = "(select * from {batch}) as mine"
 """The batch under a name of ours: Great Expectations may or may not give it one of its own."""
+_ONCE = "(select distinct * exclude (_received_at) from {batch}) as once"
+"""Each content of a landing day once: exact copies are duplicates, and no fault."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,12 @@ def _one_column(rule: Rule, contract: Contract) -> tuple[str, dict[str, Any]]:
 
 
 def _unique(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
-    columns = [*rule.columns, "_landing_day"]
-    return "ExpectCompoundColumnsToBeUnique", {"column_list": columns, "ignore_row_if": "any_value_is_missing"}
+    columns = ", ".join(f'"{c}"' for c in (*rule.columns, "_landing_day"))
+    complete = " and ".join(f'"{c}" is not null' for c in rule.columns)
+    shared = f"select * from {{batch}} where {complete} qualify count(*) over (partition by {columns}) > 1"  # noqa: S608
+    once = f"select distinct * exclude (_received_at) from ({shared}) as shared"  # noqa: S608
+    shared = f"select {columns} from ({once}) as once group by {columns} having count(*) > 1"  # noqa: S608
+    return _rows(f"select mine.* from {_MINE} join ({shared}) as bad using ({columns})")  # noqa: S608
 
 
 def _at_most(rule: Rule, _: Contract) -> tuple[str, dict[str, Any]]:
@@ -154,7 +160,7 @@ def _unequal_totals(rule: Rule, views: Collection[str]) -> str:
         f'select case when _deleted then null else "{total}" end from "{view}" as theirs where {same} '  # noqa: S608
         f'order by theirs._landing_day desc, _deleted desc, "{total}" desc nulls last limit 1'
     )
-    sums = f'select {group}, sum("{amount}") as _sum from {{batch}} where {judged} group by {group}'  # noqa: S608
+    sums = f'select {group}, sum("{amount}") as _sum from {_ONCE} where {judged} group by {group}'  # noqa: S608
     wrong = f"coalesce(_sum, 0) is distinct from ({last})" if view in views else "true"
     return (
         f"select mine.* from {_MINE} join (select * from ({sums}) as sums where {wrong}) as bad "  # noqa: S608

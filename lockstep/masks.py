@@ -130,15 +130,19 @@ def _mask(rule: Rule, contract: Contract) -> pl.Expr:
 
 
 def _repeated(rule: Rule, rows: pl.DataFrame, _: pl.DataFrame) -> pl.Series:
-    """Return whether each row shares its values, none of them null, with another of its landing day.
+    """Return whether each row shares its values, none of them null, with one of other content of its landing day.
 
-    Day by day: a hash table of all days together takes more memory than the rows themselves.
+    Exact copies are dropped and counted as duplicates later. Day by day: a hash table of all days together takes more
+    memory than the rows themselves.
     """
     complete = pl.all_horizontal(pl.col(c).is_not_null() for c in rule.columns)
     mask = (complete & pl.struct(rule.columns).is_duplicated()).alias(rule.name)
     asked = rows.select(*rule.columns, "_landing_day").with_row_index("_row")
     days = [day.select("_row", mask) for day in asked.partition_by("_landing_day")]
-    return pl.concat([asked.clear().select("_row", mask), *days]).sort("_row")[rule.name]
+    shared = pl.concat([asked.clear().select("_row", mask), *days]).sort("_row")[rule.name]
+    contents = pl.struct(pl.exclude("_row", "_received_at")).n_unique().over(*rule.columns, "_landing_day")
+    told = rows.with_row_index("_row").filter(shared).filter(contents > 1)["_row"]
+    return pl.int_range(rows.height, eager=True).is_in(told.to_list()).alias(rule.name)
 
 
 def _unknown(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
@@ -157,13 +161,16 @@ def _unequal(rule: Rule, rows: pl.DataFrame, other: pl.DataFrame) -> pl.Series:
     """Return whether each row is of a group whose sum is not the total that the other table had for it by its day.
 
     A group has one key and one landing day. A total that is null or not known, or that its deletion took back, is
-    equal to no sum. Rows without a key, and deletions, are in no group. Of two totals on one day the higher counts.
+    equal to no sum. Rows without a key, deletions and exact copies are in no group. Of two totals on one day the
+    higher counts.
     """
     *key, amount = rule.columns
     *their_key, total = rule.params["columns"]
     group = [*key, "_landing_day"]
     judged = pl.all_horizontal(pl.col(c).is_not_null() for c in key) & ~pl.col("_deleted")
-    sums = rows.lazy().filter(judged).group_by(group).agg(pl.col(amount).cast(pl.Int128).sum().alias("_sum"))
+    content = [c for c in rows.columns if c != "_received_at"]
+    once = rows.lazy().filter(judged).unique(content)
+    sums = once.group_by(group).agg(pl.col(amount).cast(pl.Int128).sum().alias("_sum"))
     known = (
         other.lazy()
         .group_by(*their_key, "_landing_day")

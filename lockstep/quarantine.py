@@ -42,13 +42,13 @@ def quarantined(root: Path, contracts: Mapping[str, Contract], table: str | None
     DataFrame
         ``table``, ``landing_day``, ``rule``, ``rows``, how many of them are ``released``, the ``file`` they landed in
         and a ``sample`` row: its key and what the rule is about. All rows are in
-        ``artifacts/quarantine/<table>.parquet``.
+        ``artifacts/quarantine/<table>.parquet``, those of a run that a broken guarantee stopped in ``state/refused``.
     """
-    releases = read_releases(root / "releases.csv")
+    judged, releases = _judged(root), read_releases(root / "releases.csv")
     found: list[dict[str, Any]] = []
     for name in [table] if table else sorted(contracts):
         contract = contract_of(contracts, name)
-        rows = _rows(root, contract, releases).with_columns(pl.col("rule").str.split(", ")).explode("rule")
+        rows = _rows(root, judged, contract, releases).with_columns(pl.col("rule").str.split(", ")).explode("rule")
         for (day, rule), part in sorted(rows.partition_by("_landing_day", "rule", as_dict=True).items()):
             about = next((r.columns for r in _rules(contract) if r.name == rule), (contract.event_time,))
             first = part.row(0, named=True)
@@ -98,7 +98,8 @@ def release(
     _check_columns(contract, where or {}, "--where")
     repairs = _check_columns(contract, repairs or {}, "--set")
     old = read_releases(root / "releases.csv")
-    rows = _chosen(_rows(root, contract, old), contract, rules, day, where or {})
+    judged = _judged(root)
+    rows = _chosen(_rows(root, judged, contract, old), contract, rules, day, where or {})
     start = last_sealed(root) + timedelta(1)
     repaired = rows.with_columns(
         pl.lit(typed(contract.columns[c], text), contract.columns[c].dtype).alias(c) for c, text in repairs.items()
@@ -114,7 +115,7 @@ def release(
                 json.dumps(dict(repairs), ensure_ascii=False), ", ".join(waived), reason,
             )
         )  # fmt: skip
-    _check_lines(root, contract, old, lines)
+    _check_lines(root, judged, contract, old, lines)
     write_releases([*read_lines(root / "releases.csv"), *lines], root / "releases.csv")
     return lines
 
@@ -159,21 +160,28 @@ def _rules(contract: Contract) -> list[Rule]:
     return [r for c in (contract, *contract.earlier.values()) for r in c.row_rules]
 
 
-def _rows(root: Path, contract: Contract, releases: Iterable[Release]) -> pl.DataFrame:
-    """Return the quarantined rows of a table, with ``_number``, their place in their partition, and ``released``."""
-    report = read_json(root / "artifacts/validation.json")
+def _judged(root: Path) -> Path:
+    """Return the folder of clean and quarantined rows of the present data: a refused run's, or the published one."""
     hashes = {x.path: x.byte_hash for x in check_sealed(root) if x.byte_hash != EMPTY}
-    if report["hashes"]["data"] != tree_hash(root / "data", hashes):
+    data, refused = tree_hash(root / "data", hashes), root / "state/refused"
+    if (refused / "of").is_file() and (refused / "of").read_text(encoding="utf-8") == data:
+        return refused
+    if read_json(root / "artifacts/validation.json")["hashes"]["data"] != data:
         raise DataError(
             "what is quarantined is not of the present data", where="artifacts/quarantine", do="Run `lockstep run`."
         )
+    return root / "artifacts"
+
+
+def _rows(root: Path, judged: Path, contract: Contract, releases: Iterable[Release]) -> pl.DataFrame:
+    """Return the quarantined rows of a table, with ``_number``, their place in their partition, and ``released``."""
     schema = {**contract.schema(), "_landing_day": pl.Date()}
 
     def fitted(rows: pl.DataFrame) -> pl.DataFrame:  # to the contract in force, whatever they landed under
         return pl.concat([pl.DataFrame(schema=schema), rows], how="diagonal").select(*schema)
 
-    judged = read_parquet(root / f"artifacts/quarantine/{contract.table}.parquet")
-    rows = fitted(judged).with_columns(judged["rule"])
+    refused = read_parquet(judged / f"quarantine/{contract.table}.parquet")
+    rows = fitted(refused).with_columns(refused["rule"])
     done = {(r.from_day, r.from_row) for r in releases if r.table == contract.table}
     parts = [rows.clear().with_columns(_number=pl.lit(0, pl.Int64), released=pl.lit(False))]
     for (day,), part in sorted(rows.partition_by("_landing_day", as_dict=True).items()):
@@ -251,7 +259,9 @@ def _check_columns(contract: Contract, given: Mapping[str, str], option: str) ->
     return given
 
 
-def _check_lines(root: Path, contract: Contract, old: Iterable[Release], lines: Sequence[Release]) -> None:
+def _check_lines(
+    root: Path, judged: Path, contract: Contract, old: Iterable[Release], lines: Sequence[Release]
+) -> None:
     """Judge rows as they will land: `fail` rules, one content a key, and no newer version that they would undo."""
     rows = released_rows(lines, contract, lambda day: root / "data" / partition(contract.table, day))
     contract.check_fail_rules(rows, f"released rows of {contract.table}")
@@ -265,7 +275,9 @@ def _check_lines(root: Path, contract: Contract, old: Iterable[Release], lines: 
             "two contents of one key would land", where=f"table {contract.table}", found=shown,
             do="Choose one with --where column=value or --day.",
         )  # fmt: skip
-    newer = _newer(root, contract, rows.select(contract.key).with_columns(_from=pl.Series([x.from_day for x in lines])))
+    newer = _newer(
+        judged, contract, rows.select(contract.key).with_columns(_from=pl.Series([x.from_day for x in lines]))
+    )
     if not newer.is_empty():
         raise UserError(
             "a good row of the same key has landed since", where=f"table {contract.table}",
@@ -274,10 +286,10 @@ def _check_lines(root: Path, contract: Contract, old: Iterable[Release], lines: 
         )  # fmt: skip
 
 
-def _newer(root: Path, contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
+def _newer(judged: Path, contract: Contract, rows: pl.DataFrame) -> pl.DataFrame:
     """Return those of `rows`, of which ``_from`` is the landing day, whose key a clean row of that day or later has."""
     first = rows["_from"].min()
-    paths = sorted((root / "artifacts/clean" / contract.table).glob("*.parquet"))
+    paths = sorted((judged / "clean" / contract.table).glob("*.parquet"))
     clean = [read_parquet(p).select(*contract.key, "_landing_day") for p in paths if p.stem >= str(first)]
     if not clean:
         return rows.clear()

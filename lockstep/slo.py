@@ -54,5 +54,6 @@ def _broken(contract: Contract, reasons: pl.Series, share: float, scope: str) ->
         "the record SLO is broken", where=f"table {contract.table}{span}",
         expected=f"{contract.slo.records:.4%} of {len(reasons):,} rows without a fault",
         found=f"{share:.4%}, by " + ", ".join(f"{rule} {n:,}" for rule, n in counts.iter_rows()),
-        do="Mend the source; to go on with the good rows, let `slo` of the contract promise less, or `then: flag`.",
+        do=f"See `lockstep quarantine {contract.table}`: release the rows repaired, or mend the source. To go on with "
+        "the good rows, let `slo` of the contract promise less, or `then: flag`.",
     )  # fmt: skip

@@ -5,7 +5,6 @@ The same statistics run as Great Expectations in `lockstep.gx_statistics`; a tes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,24 +30,34 @@ class Found(NamedTuple):
         The profile's; None for ks and psi, which are distances themselves.
     score
         What must lie within the rule's limits.
+    unit
+        What one of the score is of `observed`: the profile's std, or 1.
+    largest
+        The largest absolute value of what was averaged: rounding is relative to it.
+    unmeasured
+        Why there is no score, of a rule that is to `flag`; then the numbers are None.
     """
 
     rule: Statistic
-    observed: float
+    observed: float | None
     reference: float | None
-    score: float
+    score: float | None
+    unit: float = 1.0
+    largest: float = 0.0
+    unmeasured: str | None = None
 
     @property
     def held(self) -> bool:
-        """Tell whether the score lies within the limits, both included."""
+        """Tell whether the score lies within the limits, both included; what has none is not held."""
         low, high = self.rule.limits
-        return low <= self.score <= high
+        return self.score is not None and low <= self.score <= high
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         rule, (low, high) = self.rule, self.rule.limits
         asked = {"within": [low, high]} if rule.kind in ("std", "distinct") else {"at_most": high}
-        found = {"observed": self.observed, "reference": self.reference, "score": self.score}
+        found: dict[str, Any] = {"observed": self.observed, "reference": self.reference, "score": self.score}
+        found |= {} if self.unmeasured is None else {"unmeasured": self.unmeasured}
         return {"kind": rule.kind, "column": rule.column, **found, **asked, "then": rule.then, "held": self.held}
 
     def __str__(self) -> str:
@@ -64,37 +73,52 @@ def judge_statistics(contract: Contract, recent: pl.DataFrame, profile: TablePro
     Parameters
     ----------
     recent
-        The raw rows of the last landing days, with the columns that these have.
+        The rows of the last landing days, with the columns that these have.
 
     Raises
     ------
     DataError
-        No rows; a column that the profile or the rows do not have, or of which they have nothing but nulls; fewer
-        values than bins.
+        A rule that is to `fail` cannot be measured; one that is to `flag` is `unmeasured`. That is: no rows; a column
+        that the profile or the rows do not have, or of which they have nothing but nulls; fewer values than bins.
     """
     if contract.statistics is None:
         return []
-    if recent.is_empty():
-        raise DataError(
-            "no rows to take statistics of", where=f"table {contract.table}",
-            expected=f"rows within the last {contract.statistics.over_days} landing days",
-            do="Land rows, or look back over more days.",
-        )  # fmt: skip
-    return [_found(rule, contract, recent, profile) for rule in contract.statistics.rules]
+    return [_judged(rule, contract, recent, profile) for rule in contract.statistics.rules]
 
 
-def check_second_opinion(table: str, found: Sequence[Found], files: Sequence[Path], profile: TableProfile) -> None:
-    """Let Great Expectations observe the same of the `files`; raise GuaranteeError where it differs by over 1e-9."""
+def check_second_opinion(
+    table: str, found: Sequence[Found], files: Sequence[Path], profile: TableProfile, keep: Path | None = None
+) -> None:
+    """Let Great Expectations observe the same of the `files`, and find the same held; raise GuaranteeError where not.
+
+    The two may differ by 1e-9 and by 1e-12 of the largest value: DuckDB takes moments in float64, here they are exact.
+    """
     from lockstep.gx_statistics import observe
 
-    theirs = observe(table, [one.rule for one in found], files, profile)
+    theirs = observe(table, [one.rule for one in found], files, profile, keep)
     for one in found:
-        if not math.isclose(one.observed, theirs[one.rule.name][0], rel_tol=1e-9, abs_tol=1e-12):
+        value, success = theirs[one.rule.name]
+        assert one.observed is not None, "only what was measured has a second opinion"
+        assert one.score is not None
+        slack = 1e-12 + 1e-9 * abs(one.observed) + 1e-12 * one.largest
+        at_limit = any(abs(one.score - limit) * one.unit <= slack for limit in one.rule.limits)
+        if abs(one.observed - value) > slack or (success != one.held and not at_limit):
             raise GuaranteeError(
                 "statistics and Great Expectations disagree", where=f"statistic {one.rule.name!r} of {table}",
-                expected=f"{one.observed} by Polars", found=f"{theirs[one.rule.name][0]} by Great Expectations",
+                expected=f"{one.observed} by Polars, {'held' if one.held else 'not held'}",
+                found=f"{value} by Great Expectations, {'held' if success else 'not held'}",
                 do="This is a bug of Lockstep: see lockstep/statistics.py and lockstep/gx_statistics.py.",
             )  # fmt: skip
+
+
+def _judged(rule: Statistic, contract: Contract, recent: pl.DataFrame, profile: TableProfile) -> Found:
+    """Measure a statistic; one that is to `flag` and cannot be measured is told, and stops nothing."""
+    try:
+        return _found(rule, contract, recent, profile)
+    except DataError as e:
+        if rule.then == "fail":
+            raise
+        return Found(rule, None, None, None, unmeasured=str(e))
 
 
 def _found(rule: Statistic, contract: Contract, recent: pl.DataFrame, profile: TableProfile) -> Found:
@@ -105,10 +129,24 @@ def _found(rule: Statistic, contract: Contract, recent: pl.DataFrame, profile: T
             "the contract is newer than the data", where=where, expected=f"column {rule.column!r} in recent landings",
             found=f"contract version {contract.version}, landings without it", do="Land a day first.",
         )  # fmt: skip
+    if recent.is_empty():
+        raise DataError(
+            "no rows to take statistics of", where=where, expected="rows within the last landing days",
+            do="Land rows, look back over more days, or let it `flag`.",
+        )  # fmt: skip
     if rule.column not in profile.columns:
         known = did_you_mean(rule.column, profile.columns)
         raise DataError(f"the profile has no column {rule.column!r}", where=where, do=f"{known} {again}")
-    return Found(rule, *_MEASURES[rule.kind](recent[rule.column], profile.columns[rule.column], where))
+    column, reference = recent[rule.column], profile.columns[rule.column]
+    unit = (reference.std if rule.kind in ("mean", "std") else None) or 1.0
+    return Found(rule, *_MEASURES[rule.kind](column, reference, where), unit, _largest(column))
+
+
+def _largest(column: pl.Series) -> float:
+    """Return the largest absolute value of numbers; 0 of others."""
+    if not column.dtype.is_numeric() or column.null_count() == len(column):
+        return 0.0
+    return max(abs(float(column.min())), abs(float(column.max())))  # type: ignore[arg-type]
 
 
 Measured = tuple[float, float | None, float]

@@ -20,6 +20,7 @@ from lockstep.contract import Contract
 from lockstep.errors import DataError
 from lockstep.files import read_json, write_json
 from lockstep.landings import EMPTY, Landing, read_sealed
+from lockstep.masks import apply_repairs, broken, broken_after_repair
 from lockstep.psi import Profile, profile
 
 __all__ = ["BINS", "ColumnProfile", "TableProfile", "moments", "profile_columns", "profile_landings", "profile_path"]
@@ -71,7 +72,7 @@ class TableProfile:
             columns = {name: _column(stored) for name, stored in raw["columns"].items()}
             days = parse_day(raw["days"][0]), parse_day(raw["days"][1])
             found = cls(raw["table"], raw["contract_version"], days, raw["rows"], raw["data"], columns)
-        except (KeyError, TypeError, ValueError, IndexError) as e:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as e:
             raise DataError("not a profile", where=str(path), found=repr(e), do=do) from None
         if (found.table, found.contract_version) != (contract.table, contract.version):
             raise DataError(
@@ -90,24 +91,44 @@ def profile_path(folder: Path, table: str) -> Path:
 def profile_landings(
     contract: Contract, data: Path, landings: Iterable[Landing], first: date, last: date
 ) -> TableProfile:
-    """Return the profile of the rows of a table that landed from `first` to `last`.
+    """Return the profile of the columns with statistics (of a contract without any, all) from `first` to `last`.
+
+    As of what is compared with it later, rows are repaired, those that break a `quarantine` or `fail` rule of their
+    own table are left out, and each key has its last version.
 
     Raises
     ------
     DataError
-        No row landed then, or fewer than psi has bins; a partition is not the sealed one or not of the contract.
+        No good row landed then, or fewer than psi has bins; a partition is not the sealed one or not of the contract.
     """
     chosen = [x for x in landings if x.table == contract.table and first <= x.landing_day <= last]
     chosen = [x for x in chosen if x.byte_hash != EMPTY]
     where = f"landings of {contract.table} from {first} to {last}"
     if not chosen:
         raise DataError("no rows to profile", where=where, do="Choose days that are sealed: see landings.csv.")
-    rows = pl.concat([read_sealed(data, x, contract.at(x.contract_version)) for x in chosen], how="diagonal")
+    versions = {x.landing_day: contract.at(x.contract_version) for x in chosen}
+    good = pl.concat(
+        [_good(read_sealed(data, x, versions[x.landing_day]), versions[x.landing_day]) for x in chosen], how="diagonal"
+    )
+    rows = good.unique(contract.key, keep="last", maintain_order=True).filter(~pl.col("_deleted"))
     if rows.height < BINS:
         raise DataError("fewer rows than bins", where=where, expected=f"at least {BINS}", found=rows.height)
     digest = hashlib.sha256("".join(x.content_hash for x in chosen).encode()).hexdigest()
-    columns = profile_columns(rows.select(c for c in contract.columns if c in rows.columns))
+    asked = {r.column for r in contract.statistics.rules} if contract.statistics else contract.columns
+    columns: dict[str, ColumnProfile] = {}
+    for column in (c for c in contract.columns if c in asked):  # of the rows whose contract has it
+        days = [day for day, of in versions.items() if column in of.columns]
+        if not (having := rows.filter(pl.col("_landing_day").is_in(days))).is_empty():
+            columns |= profile_columns(having.select(column))
     return TableProfile(contract.table, contract.version, (first, last), rows.height, digest, columns)
+
+
+def _good(rows: pl.DataFrame, contract: Contract) -> pl.DataFrame:
+    """Return the rows of a landing day that pass what its table alone can tell, repaired."""
+    rules = [r for r in contract.row_rules if r.then in ("fail", "quarantine") and r.table is None]
+    repaired = apply_repairs(contract, rows)
+    masks = broken(contract, rows, {}, rules).hstack(broken_after_repair(contract, repaired))
+    return repaired.filter(~masks.select(pl.any_horizontal(pl.lit(False), *masks.columns)).to_series())
 
 
 def profile_columns(rows: pl.DataFrame) -> dict[str, ColumnProfile]:
@@ -131,8 +152,9 @@ def moments(values: pl.Series) -> tuple[float | None, float | None]:
         above, below = n * squares - total * total, n * (n - 1)
         return float(total) / n, math.sqrt(float(above) / float(below)) if n > 1 else None
     mean = math.fsum(values.to_numpy().data) / n
-    spread = math.fsum(((values - mean) ** 2).to_numpy().data)
-    return mean, math.sqrt(spread / (n - 1)) if n > 1 else None
+    off = values - mean
+    spread = math.fsum((off**2).to_numpy().data) - math.fsum(off.to_numpy().data) ** 2 / n  # the mean is rounded
+    return mean, math.sqrt(max(spread, 0.0) / (n - 1)) if n > 1 else None
 
 
 def _sums(values: pl.Series) -> tuple[int, int]:
@@ -154,8 +176,18 @@ def _profiled(column: pl.Series) -> ColumnProfile:
 
 
 def _column(stored: Mapping[str, Any]) -> ColumnProfile:
+    """Return the profile of a column; raise ValueError where what is stored is not one."""
     spread = None if stored["spread"] is None else Profile.from_dict(stored["spread"])
-    return ColumnProfile(stored["null_share"], stored["mean"], stored["std"], stored["distinct"], spread)
+    found = ColumnProfile(stored["null_share"], stored["mean"], stored["std"], stored["distinct"], spread)
+    numbers = [found.null_share, found.distinct, *(x for x in (found.mean, found.std) if x is not None)]
+    if spread:
+        numbers += [*spread.edges, *spread.weights, spread.null]
+        bins = len(spread.edges) + 1 if spread.known is None else len(spread.known)
+        if len(spread.weights) != bins or list(spread.edges) != sorted(set(spread.edges)):
+            raise ValueError(f"{len(spread.weights)} weights of {bins} bins, or edges that do not ascend")
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in numbers):
+        raise ValueError("a number is missing")
+    return found
 
 
 def _command(table: str) -> str:

@@ -9,12 +9,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from lockstep.clock import Zone, parse_day
+from lockstep.clock import Zone
 from lockstep.closure import closure_hash
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import GuaranteeError
@@ -22,13 +22,12 @@ from lockstep.files import file_hash, tree_hash, write_json, write_text
 from lockstep.health import findings
 from lockstep.judge import judge
 from lockstep.judge_rows import Report, check_law, judge_table
+from lockstep.judge_statistics import judge_recent
 from lockstep.landed import Part, joined, read_landed
 from lockstep.landings import Landing, check_unchanged, of_source, read_landings
 from lockstep.project import project
 from lockstep.release import Release, read_releases
 from lockstep.stage import progress, stage
-from lockstep.statistics import check_second_opinion, judge_statistics
-from lockstep.table_profile import TableProfile
 
 __all__ = ["main", "validate"]
 
@@ -63,8 +62,8 @@ def validate(
     expectations
         Whether Great Expectations gives its second opinion, which must agree with the masks.
     keep
-        A folder for that opinion in its own words, anew: see `lockstep.data_docs`. Where a guarantee is broken, the
-        rows that were set aside until then are put into ``refused`` beside it.
+        A folder for that opinion in its own words, anew: see `lockstep.data_docs`. Where a guarantee is broken, clean
+        and quarantined rows are put into ``refused`` beside it, with the hash of the data, for `lockstep.quarantine`.
 
     Returns
     -------
@@ -89,14 +88,14 @@ def validate(
     if keep:
         shutil.rmtree(keep, ignore_errors=True)
     try:
-        tables = {
-            t: judge_table(t, landed, contracts, zone, beside, last=last) for t in progress(sorted(contracts), "rules")
-        }
+        tables = _judge_tables(landed, contracts, zone, beside, last)
         for table, counts in progress(list(tables.items()), "Great Expectations" if expectations else "statistics"):
-            contract, parts = contracts[table], landed[table]
+            contract, parts, mine = contracts[table], landed[table], [x for x in lines if x.table == table]
             counts["health"] = _health(sent, contract, parts)
             counts["volume"] = _volume(contract, [x for x in sent if x.table == table])
-            counts["statistics"], run = _statistics(contract, parts, last, profiles, expectations)
+            counts["statistics"], run = judge_recent(
+                contract, mine, beside, zone, profiles or Path(), last=last, expectations=expectations, keep=keep
+            )
             if expectations:
                 counts["great_expectations"] = _second_opinion(parts, landed, counts, run, keep)
         check_unchanged(data, lines)
@@ -106,14 +105,35 @@ def validate(
         _move_into_place(beside, out)
     except GuaranteeError:
         if keep and (beside / "quarantine").is_dir():  # whoever mends the source needs to see the rows
-            shutil.rmtree(keep.parent / "refused", ignore_errors=True)
-            keep.parent.mkdir(parents=True, exist_ok=True)
-            (beside / "quarantine").replace(keep.parent / "refused")
-            print(f"validate: what was set aside is in {keep.parent.name}/refused", flush=True)
+            refused = keep.parent / "refused"
+            write_text(tree_hash(data), beside / "of")
+            refused.mkdir(parents=True, exist_ok=True)
+            _move_into_place(beside, refused, ("clean", "quarantine", "of"))
+            print(
+                f"validate: what was set aside is in {keep.parent.name}/refused: see `lockstep quarantine`", flush=True
+            )
         raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    if keep:
+        shutil.rmtree(keep.parent / "refused", ignore_errors=True)
     return report
+
+
+def _judge_tables(
+    landed: Mapping[str, list[Part]], contracts: Mapping[str, Contract], zone: Zone, beside: Path, last: date
+) -> dict[str, Report]:
+    """Judge every table; a broken guarantee is raised only then, so that all that is set aside can be seen."""
+    tables: dict[str, Report] = {}
+    broken: list[GuaranteeError] = []
+    for table in progress(sorted(contracts), "rules"):
+        try:
+            tables[table] = judge_table(table, landed, contracts, zone, beside, last=last)
+        except GuaranteeError as e:
+            broken.append(e)
+    if broken:
+        raise broken[0]
+    return tables
 
 
 def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
@@ -131,29 +151,6 @@ def _volume(contract: Contract, lines: list[Landing]) -> Report | None:
         str(x.landing_day): x.rows for x in lines if not contract.at(x.contract_version).is_usual(x.landing_day, x.rows)
     }
     return {"rows": list(volume.rows), "then": volume.then, "unusual": unusual}
-
-
-def _statistics(
-    contract: Contract, parts: list[Part], last: date, folder: Path | None, expectations: bool
-) -> tuple[Report, int]:
-    """Judge the statistics of the last landing days; return them by rule, and how many had a second opinion."""
-    if contract.statistics is None:
-        return {}, 0
-    profile = TableProfile.read(contract, folder or Path())
-    since = last - timedelta(days=contract.statistics.over_days)
-    fresh = [part.rows.filter(pl.col("_landing_day") > since) for part in parts]
-    found = judge_statistics(contract, pl.concat([pl.DataFrame(), *filter(len, fresh)], how="diagonal"), profile)
-    if expectations:
-        files = [f for part in parts for f in part.files if parse_day(f.stem) > since]
-        check_second_opinion(contract.table, found, files, profile)
-    if broken := [one for one in found if one.rule.then == "fail" and not one.held]:
-        raise GuaranteeError(
-            "statistics have moved from the profile",
-            where=f"table {contract.table}, the last {contract.statistics.over_days} landing days",
-            found="; ".join(map(str, broken)),
-            do=f"Mend the source; or, when it is the new normal, `lockstep contract profile {contract.table}`.",
-        )  # fmt: skip
-    return {one.rule.name: one.to_dict() for one in found}, len(found) if expectations else 0
 
 
 def _health(lines: list[Landing], contract: Contract, parts: list[Part]) -> list[Report]:
@@ -193,9 +190,11 @@ def _second_opinion(
     return {"expectations": run, "agree": run}
 
 
-def _move_into_place(beside: Path, out: Path) -> None:
+def _move_into_place(
+    beside: Path, out: Path, names: Iterable[str] = ("clean", "quarantine", "validation.json")
+) -> None:
     """Replace the outputs by the new ones; until here nothing of them was touched."""
-    for name in ("clean", "quarantine", "validation.json"):
+    for name in names:
         target = out / name
         if target.is_dir():
             shutil.rmtree(target)

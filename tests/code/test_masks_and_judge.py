@@ -138,7 +138,6 @@ def test_masks_and_great_expectations_count_the_same_rows_for_every_rule(contrac
         "expect_column_values_to_be_between",
         "expect_column_values_to_be_in_set",
         "expect_column_values_to_match_regex",
-        "expect_compound_columns_to_be_unique",
         "expect_column_pair_values_a_to_be_greater_than_b",
         "unexpected_rows_expectation",
     }
@@ -406,6 +405,22 @@ def filled(contract, rows, **defaults):
     return pl.DataFrame([{**dict.fromkeys(schema), "_deleted": False, **defaults, **r} for r in rows], schema)
 
 
+def test_exact_copies_of_a_day_break_no_unique_rule_and_another_content_does(tmp_path):
+    (tmp_path / "it.yaml").write_text(SHOPS.replace("table: shops", "table: it").replace(
+        "{type: int64}", "{type: int64, unique: true}"))  # fmt: skip
+    contract = load_contracts(tmp_path)["it"]
+    first, later = datetime(2020, 1, 1, tzinfo=UTC), datetime(2020, 1, 2, tzinfo=UTC)
+    lines = [(1, "a", first), (1, "a", later), (2, "a", None), (2, "b", None), (2, "b", later), (3, "a", None)]
+    rows = pl.DataFrame(
+        [(shop, town, at, False, DAYS[0]) for shop, town, at in lines],
+        {**contract.schema(), "_landing_day": pl.Date}, orient="row",
+    )  # fmt: skip
+    files, _ = written(contract, rows, tmp_path)
+    assert broken(contract, rows, {})["shop.unique"].to_list() == [False, False, True, True, True, False]
+    found = {j.rule: j.unexpected_count for j in judge(contract, files, {})}
+    assert found["shop.unique"] == 3
+
+
 def both(till, tmp_path, lines, orders):
     """Judge by masks and by Great Expectations, which must agree; return the masks."""
     (files, _), (theirs, _) = (written(till[t], rows, tmp_path) for t, rows in (("lines", lines), ("orders", orders)))
@@ -454,7 +469,10 @@ def test_lines_add_up_to_the_order_that_was_known_by_their_day(till, tmp_path):
         (day(1, 5, 9), True),  # a total that is null
         (day(1, 6, 8), False),  # two totals on one day: the higher one
     ]
-    lines = filled(till["lines"], [row for rows, _ in groups for row in rows], shop="a", line=1)
+    numbered = [{**row, "line": n} for n, row in enumerate(row for rows, _ in groups for row in rows)]
+    copy = {**numbered[0], "_received_at": datetime(2020, 1, 1, tzinfo=UTC)}  # counted as a duplicate, added once
+    groups.append(([copy], False))
+    lines = filled(till["lines"], [*numbered, copy], shop="a")
     orders = [
         {"id": 1, "total": 100, "_landing_day": DAYS[0]},
         {"id": 2, "total": 100, "_landing_day": DAYS[0]},

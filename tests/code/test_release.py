@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lockstep.clock import INSTANT, Zone
 from lockstep.contract import load_contracts
-from lockstep.errors import DataError, UserError
+from lockstep.errors import DataError, GuaranteeError, UserError
 from lockstep.files import read_json, tree_hash
 from lockstep.land import land
 from lockstep.landings import check_data, check_sealed, read_landings
@@ -95,7 +95,7 @@ class World:
         lines, releases = read_landings(self.root / "landings.csv"), read_releases(self.root / "releases.csv")
         report = validate(
             self.root / "data", lines, self.contracts, ZONE, self.root / "artifacts", releases=releases,
-            expectations=expectations,
+            expectations=expectations, keep=self.root / "state/expectations",
         )["tables"]["visits"]  # fmt: skip
         names = ("rows", "clean", "quarantined", "duplicates", "corrections", "late", "released", "bad")
         report = {**report, "bad": report["slo"]["all"]["bad"]}
@@ -138,6 +138,32 @@ def test_a_released_row_lands_on_the_next_unsealed_day_without_the_rule_and_its_
     assert w.land(3) == {"rows": 6, "clean": 4, "quarantined": 2, "released": 1, "bad": 1}
     assert w.clean() == [(1, 101, 5, "till"), (2, 1, 5000, "till"), (2, 102, 5, "till"), (3, 103, 5, "till")]
     assert w.validate(expectations=True)["clean"] == 4  # the second opinion counts the broken rule as the masks do
+
+
+def test_the_way_out_of_a_broken_slo_is_to_release_land_and_validate_again(world):
+    w = world(Row(1, 1, cents=-1), *good(1, 2), text=CONTRACT.replace("then: flag}\ncolumns", "then: fail}\ncolumns"))
+    with pytest.raises(GuaranteeError, match=r"the record SLO is broken .*See `lockstep quarantine visits`"):
+        w.land(1)
+    assert not (w.root / "artifacts").exists() or not any((w.root / "artifacts").iterdir())
+    assert w.quarantined() == [(1, "cents.range", 1, 0)]
+    with pytest.raises(UserError, match="a good row of the same key has landed since"):
+        w.release("cents.range", repairs={"id": "101"})
+    w.release("cents.range", repairs={"cents": "7"})
+    assert w.quarantined() == [(1, "cents.range", 1, 1)]
+    assert w.land(2) == {"rows": 4, "clean": 3, "quarantined": 1, "released": 1}
+    assert (2, 1, 7, "till") in w.clean()
+    assert not (w.root / "state/refused").exists()
+    assert w.quarantined() == [(1, "cents.range", 1, 1)], "of what was published"
+
+
+def test_a_refused_run_of_other_data_is_not_shown(world):
+    w = world(Row(1, 1, cents=-1), *good(1, 2), text=CONTRACT.replace("then: flag}\ncolumns", "then: fail}\ncolumns"))
+    with pytest.raises(GuaranteeError):
+        w.land(1)
+    land(w.root, w.contracts, w.raw, march(2), march(2))
+    w.pin()
+    with pytest.raises(DataError):
+        w.quarantined()
 
 
 def test_a_repaired_row_is_judged_by_every_rule_anew(world):

@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import re
 import statistics as textbook
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,8 +16,9 @@ from typer.testing import CliRunner
 
 from lockstep.cli import app
 from lockstep.contract import Statistic, Statistics, load_contracts
+from lockstep.data_docs import render
 from lockstep.errors import DataError, DefinitionError, GuaranteeError, UserError
-from lockstep.files import file_hash
+from lockstep.files import file_hash, read_json
 from lockstep.gx_statistics import observe
 from lockstep.landings import Landing
 from lockstep.statistics import check_second_opinion, judge_statistics
@@ -78,7 +80,7 @@ def sales(seed, rows=2000):
     draw = random.Random(seed)
     noon = datetime(2020, 3, 1, 12, tzinfo=UTC)
     columns = {
-        "id": range(rows),
+        "id": range(seed * 10_000, seed * 10_000 + rows),
         "cents": [None if draw.random() < 0.05 else round(draw.gauss(1000, 100)) for _ in range(rows)],
         "rate": [None if draw.random() < 0.05 else draw.expovariate(1) for _ in range(rows)],
         "colour": [draw.choice(["red", "red", "blue", "green", None]) for _ in range(rows)],
@@ -238,6 +240,56 @@ def test_great_expectations_observes_the_same_of_every_statistic_of_every_type(c
         check_second_opinion("sales", [found[0]._replace(observed=found[0].observed * (1 + 2e-9))], files, reference)
 
 
+@pytest.mark.parametrize("kind", ["mean", "std"])
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("cents", [10**17 + n * 7 % 100 for n in range(5000)]),
+        ("cents", [1_500_000_000_000_000 + n * 7 % 100 for n in range(5000)]),
+        ("rate", [1e9 + n * 7 % 100 / 100 for n in range(5000)]),
+        ("rate", [sign * n * 1e6 / 7 for n in range(5000) for sign in (1, -1)]),
+        ("rate", [1e9 + 0.1] * 5000),
+    ],
+)
+def test_great_expectations_may_round_large_values(contract, tmp_path, kind, column, values):
+    rows = sales(0, len(values)).with_columns(pl.Series(column, values))
+    limits = (0.0, 1e18)
+    every = replace(contract, statistics=Statistics(7, (Statistic("it", kind, column, limits, "fail"),)))
+    files = [tmp_path / "data" / land(tmp_path, contract, D[0], rows).path]
+    reference = profiled(contract, sales(0))
+    check_second_opinion("sales", judge_statistics(every, rows, reference), files, reference)
+
+
+def test_great_expectations_must_find_the_same_held(contract, tmp_path):
+    files = [tmp_path / "data" / land(tmp_path, contract, D[0], sales(1)).path]
+    reference = profiled(contract, sales(0))
+    (found,) = judge_statistics(only(contract, "cents_psi"), sales(1), reference)
+    check_second_opinion("sales", [found], files, reference)
+    with pytest.raises(GuaranteeError, match=r"disagree .* by Polars, not held, found .* held"):
+        check_second_opinion("sales", [found._replace(score=0.2)], files, reference)
+
+
+def test_data_docs_show_every_statistic_with_what_was_observed_and_its_bound(contract, tmp_path):
+    files = [tmp_path / "data" / land(tmp_path, contract, D[0], sales(1)).path]
+    kept = tmp_path / "kept/sales.statistics-v1.json"
+    reference = profiled(contract, sales(0))
+    found = observe("sales", contract.statistics.rules, files, reference, kept)
+    pages = render([read_json(kept)])
+    assert set(pages) == {"index.html", "sales.statistics-v1.html"}
+    shown = re.sub(r"(<[^>]*>|\s)+", " ", pages["sales.statistics-v1.html"])
+    for name, kind in (("cents_ks", "ks"), ("cents_psi", "psi")):
+        bound = "0.05" if kind == "ks" else "0.1"
+        assert f"{name} Expect the {kind} of cents against its profile to be at most {bound} else fail" in shown
+        assert f"{found[name][0]:.6f}"[:7] in shown
+    assert re.search(r"cents_mean Expect the mean of cents to be between 98[0-9.]+ and 10[0-9.]+ else fail", shown)
+    spoilt = {**read_json(kept), "success": False}
+    spoilt["results"][-1] |= {"success": False, "result": {"observed_value": 0.123456}}
+    assert 'colour_psi <span class="badge">0.1235 fail</span>' in render([spoilt])["index.html"]
+
+
+WILD = sales(9, 1).with_columns(cents=pl.lit(-10_000_000, pl.Int64))
+
+
 class TestTheStage:
     """Profile, landings, contract and verdict, as a user meets them."""
 
@@ -277,12 +329,12 @@ class TestTheStage:
 
     def test_only_the_last_landing_days_are_judged(self, root, contract):
         self.lines += [land(root, contract, d, sales(9, 2000).with_columns(pl.col("cents") + 40)) for d in D[6:8]]
-        self.lines += [land(root, contract, d, sales(n, 500)) for n, d in enumerate(D[8:15])]
+        self.lines += [land(root, contract, d, sales(n, 500)) for n, d in enumerate(D[8:15], 10)]
         assert self.judge(root)["tables"]["sales"]["statistics"]["cents_mean"]["held"]
 
     def test_landing_without_rows_for_longer_than_is_looked_back_is_an_empty_window(self, root):
         self.lines.append(Landing("sales", D[19], 0, "-", "-", 1))
-        with pytest.raises(DataError, match=r"no rows to take statistics of in table sales: .*last 7 landing days"):
+        with pytest.raises(DataError, match=r"no rows to take statistics of in contract sales, statistic cents_mean"):
             self.judge(root, expectations=False)
 
     def test_a_profile_holds_no_clock_and_is_the_same_again(self, root, contract):
@@ -321,7 +373,7 @@ class TestTheStage:
     def test_a_contract_newer_than_the_data_is_said(self, root):
         (root / "contracts" / "sales.v1.yaml").write_text(SALES)
         text = SALES.replace("version: 1", "version: 2").replace("statistics:", "  new: {type: int64}\nstatistics:")
-        text += "    - {name: new_mean, kind: mean, column: new, at_most: 1, then: flag}\n"
+        text += "    - {name: new_mean, kind: mean, column: new, at_most: 1, then: fail}\n"
         contract = written(root, text)
         profile_landings(contract, root / "data", self.lines, D[0], D[3]).write(
             profile_path(root / "contracts", "sales")
@@ -331,6 +383,78 @@ class TestTheStage:
         (root / "contracts" / "sales.v1.yaml").unlink()
         with pytest.raises(DataError, match="contract version 1 is gone"):
             self.judge(root)
+
+    def test_a_row_that_is_kept_out_or_sent_twice_has_no_statistics(self, root, contract):
+        ranged = SALES.replace("cents: {type: int64,", "cents: {type: int64, range: [0, 100000],")
+        written(root, ranged.replace("calendar:", "slo: {records: 0.5, then: flag}\ncalendar:"))
+        before = self.judge(root)["tables"]["sales"]["statistics"]
+        self.lines.append(land(root, contract, D[6], pl.concat([WILD, sales(5, 500).head(100)])))
+        table = self.judge(root)["tables"]["sales"]
+        assert (table["quarantined"], table["duplicates"]) == (1, 100)
+        assert table["statistics"] == before
+
+    def test_a_profile_is_of_rows_that_are_kept_once(self, root, contract):
+        ranged = written(root, SALES.replace("cents: {type: int64,", "cents: {type: int64, range: [0, 100000],"))
+        good = profile_landings(ranged, root / "data", self.lines, D[0], D[3])
+        more = land(root, contract, D[6], pl.concat([WILD, sales(3, 500).head(100)]))
+        spoilt = profile_landings(ranged, root / "data", [*self.lines[:4], more], D[0], D[6])
+        assert spoilt.rows == good.rows
+        assert spoilt.columns == good.columns
+
+    def test_a_column_that_a_new_version_adds_is_judged_where_it_is(self, root):
+        (root / "contracts" / "sales.v1.yaml").write_text(SALES)
+        text = SALES.replace("version: 1", "version: 2").replace(
+            "statistics:", "  size: {type: int64, nullable: true}\nstatistics:"
+        )
+        text += "    - {name: size_psi, kind: psi, column: size, at_most: 0.1, then: fail}\n"
+        contract = written(root, text)
+        for n, day in enumerate(D[6:9], 20):
+            self.lines.append(land(root, contract, day, sales(n, 500).with_columns(size=pl.col("cents"))))
+        profile_landings(contract, root / "data", self.lines, D[0], D[8]).write(
+            profile_path(root / "contracts", "sales")
+        )
+        table = self.judge(root)["tables"]["sales"]
+        assert table["statistics"]["size_psi"]["score"] == 0, "the profile is of the same rows"
+        assert list(table["statistics"])[-2:] == ["colour_psi", "size_psi"]
+
+    @pytest.mark.parametrize(
+        ("kind", "rows", "why"),
+        [
+            ("mean", sales(9, 500).with_columns(cents=pl.lit(None, pl.Int64)), "nothing to measure"),
+            ("ks", sales(9, 500).with_columns(cents=pl.lit(None, pl.Int64)), "nothing but nulls"),
+            ("psi", sales(9, 5), "fewer rows than bins"),
+            ("mean", None, "no rows to take statistics of"),
+        ],
+    )
+    def test_a_flag_that_cannot_be_measured_is_told_and_stops_nothing(self, root, contract, kind, rows, why):
+        head = SALES.partition("  rules:")[0]
+        rule = f"  rules:\n    - {{name: it, kind: {kind}, column: cents, at_most: 0.1, then: flag}}\n"
+        written(root, head + rule)
+        line = Landing("sales", D[19], 0, "-", "-", 1) if rows is None else land(root, contract, D[19], rows)
+        self.lines.append(line)
+        found = self.judge(root)["tables"]["sales"]["statistics"]["it"]
+        assert why in found["unmeasured"]
+        assert (found["score"], found["held"]) == (None, False)
+        written(root, head + rule.replace("flag", "fail"))
+        with pytest.raises(DataError, match=why):
+            self.judge(root)
+
+    @pytest.mark.parametrize(
+        ("part", "value"),
+        [("weights", [1.0]), ("edges", "abc"), ("edges", [2.0, 1.0]), ("null", None), ("weights", ["a"] * 10)],
+    )
+    def test_a_damaged_profile_is_refused(self, root, part, value):
+        path = profile_path(root / "contracts", "sales")
+        stored = json.loads(path.read_text())
+        stored["columns"]["cents"]["spread"][part] = value
+        path.write_text(json.dumps(stored))
+        with pytest.raises(DataError, match=r"not a profile in .*sales.json"):
+            self.judge(root)
+
+    def test_a_column_without_statistics_is_not_profiled_and_may_hold_nan(self, root, contract):
+        line = land(root, contract, D[6], sales(9).with_columns(rate=pl.lit(math.nan)))
+        found = profile_landings(contract, root / "data", [line], D[6], D[6])
+        assert set(found.columns) == {"cents", "colour"}
 
     @pytest.mark.parametrize(("first", "last"), [(D[10], D[12]), (D[3], D[0])])
     def test_days_without_rows_have_no_profile(self, root, contract, first, last):
@@ -395,7 +519,7 @@ def test_the_command_writes_the_profile_beside_the_contract(tmp_path, contract, 
     (tmp_path / "pyproject.toml").write_text('[tool.lockstep]\ncontracts = "contracts"\n')
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["contract", "profile", "--from", "2020-03-01", "--to", "2020-03-02"])
-    assert done.output == "profile   100 rows of 2020-03-01 to 2020-03-02, 7 columns, contracts/profiles/sales.json\n"
+    assert done.output == "profile   100 rows of 2020-03-01 to 2020-03-02, 2 columns, contracts/profiles/sales.json\n"
     assert TableProfile.read(contract, tmp_path / "contracts").rows == 100
     for words, message in [
         (["sale", "--from", "2020-03-01", "--to", "2020-03-02"], "no contract for table 'sale'. Did you mean 'sales'?"),

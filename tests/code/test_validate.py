@@ -392,7 +392,7 @@ def test_the_record_slo_is_broken_by_all_rules_together_though_each_alone_keeps_
     assert e.value.exit_code == 1
     with pytest.raises(GuaranteeError):
         shop.validate(keep=tmp_path / "state/expectations")
-    refused = pl.read_parquet(tmp_path / "state/refused/lines.parquet")  # not published, but to be looked at
+    refused = pl.read_parquet(tmp_path / "state/refused/quarantine/lines.parquet")  # not published, but to be looked at
     assert dict(refused["rule"].value_counts().iter_rows()) == {"price.range": 57, "item.range": 56}
     assert not (shop.root / "out/quarantine").exists()
     for alone in ({"price": 57}, {"item": 56}):
