@@ -90,8 +90,9 @@ def _over_days(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator
     are = {s.name: s for s in has.rules} if has else {}
     if had and has and had.over_days != has.over_days:
         hard = any(s.then == "fail" for s in (*had.rules, *has.rules))
-        days = (f"over {x.over_days} days" for x in (had, has))
-        yield Change("statistics changed", new.table, *days, breaks=("consumers", "producers") if hard else ())
+        breaks = ("consumers", "producers") if hard else ()
+        days = f"over {had.over_days} days", f"over {has.over_days} days"
+        yield Change("statistics changed", new.table, *days, breaks)
     for name in [*were, *(n for n in are if n not in were)]:
         yield from _promise("statistic", name, were.get(name), are.get(name))
 

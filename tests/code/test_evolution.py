@@ -103,7 +103,7 @@ STATISTIC = "statistics: {over_days: 7, rules: [{name: m, kind: mean, column: ce
         ("volume: {rows: [1, 9], then: fail}", "", ("volume removed", ("consumers",))),
         ("volume: {rows: [1, 9], then: fail}", "volume: {rows: [2, 10], then: fail}", ("volume changed", BOTH)),
         ("volume: {rows: [1, 9], then: flag}", "volume: {rows: [1, 8], then: flag}", ("volume changed", NOBODY)),
-        ("health: {then: fail}", "health: {low: 0.6, then: fail}", ("health changed", ("producers",))),
+        ("health: {then: fail}", "health: {low: 0.7, then: fail}", ("health changed", ("producers",))),
         ("health: {then: fail}", "health: {late_days: null, then: fail}", ("health changed", ("consumers",))),
         ("health: {then: fail}", 'health: {gaps: ["2017-12-25"], then: fail}', ("health changed", ("consumers",))),
         ("health: {then: flag}", "health: {high: 3, then: flag}", ("health changed", NOBODY)),
@@ -123,7 +123,7 @@ def test_what_is_judged_over_days_breaks_consumers_where_relaxed_and_producers_w
 
 
 def test_health_is_told_in_plain_words_whose_days_are_sorted(tmp_path):
-    gaps = 'health: {gaps: ["2017-12-25", "2016-03-03", "2017-01-01"]}'
+    gaps = 'health: {low: 0.5, high: 2, gaps: ["2017-12-25", "2016-03-03", "2017-01-01"]}'
     (found,) = diff(contract(tmp_path, SALES), contract(tmp_path, f"{SALES}\n{gaps}\n"))
     assert found.new == (
         "0.5 to 2 times the usual of 8 weeks, late after 2 days, ample from 1,000 rows, "
