@@ -90,7 +90,7 @@ def plant(p: Project, names: list[str], weeks: int = 13) -> Iterator[Outcome]:
         for name in names or known:
             try:
                 yield known[name](p, honest, before, Path(folder) / name)
-            except (UserError, pl.exceptions.PolarsError) as e:  # nothing here that this fault could break
+            except UserError as e:  # nothing here that this fault could break
                 yield Outcome(name, "", "", "", f"not planted: {e}")
 
 
@@ -160,7 +160,10 @@ def _of_rows(fault: Fault) -> _Plant:
         judged = [s for t in before["tables"].values() for s in t["statistics"].values() if s["kind"] == fault.guard]
         if judged and not any(s["held"] for s in judged):
             raise UserError("a statistic that the honest rows do not hold", where=f"kind {fault.guard}")
-        spoilt = fault.plant(honest)
+        try:
+            spoilt = fault.plant(honest)
+        except pl.exceptions.PolarsError as e:
+            raise UserError("the types do not allow it", where=fault.name, found=str(e).splitlines()[0]) from e
         try:
             seen = _seen(honest.contracts, before, _through_the_door(root, spoilt, p.folder("contracts")))
         except LockstepError as e:
@@ -278,9 +281,10 @@ def _of_features(name: str, about: str, guard: str, has: Callable[[Feature], boo
         for view, feature in ((v, f) for v in Catalogue(p).views for f in v.features if has(f)):
             for file in sorted((p.root / "artifacts/features" / view.name).rglob("*.parquet"))[-1:]:
                 rows = read_parquet(file)
-                if rows.is_empty() or width(rows.schema[feature.name]):
+                kind = rows.schema[feature.name]
+                if rows.is_empty() or width(kind) or kind.is_unsigned_integer():  # the last has nothing below 0
                     continue
-                bad = pl.lit(value(feature)).cast(rows.schema[feature.name])
+                bad = pl.lit(value(feature)).cast(kind)
                 first = pl.when(pl.int_range(pl.len()) == 0).then(bad).otherwise(feature.name).alias(feature.name)
                 return _attempt(
                     name, about, guard,
