@@ -198,7 +198,8 @@ def test_a_record_slo_that_flags_says_no_to_nothing(landed_slice, new):
 
 
 def test_a_renamed_column_is_refused_by_the_source_and_by_the_definitions(landed_slice, new):
-    done = lockstep(landed_slice, "contract", "try", new(("  household_id:", "  household_key:")), "--days", "2")
+    file = new(("  household_id:", "  household_key:"), ("column: household_id", "column: household_key"))
+    done = lockstep(landed_slice, "contract", "try", file, "--days", "2")
     assert done.returncode == 1, done.stderr
     *_, source, definitions = done.stdout.splitlines()
     assert source.startswith("no: column renamed in raw rows of transactions: expected household_key, found household")
