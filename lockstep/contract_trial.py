@@ -6,20 +6,26 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
+from typing import cast
 
 import polars as pl
 
 from lockstep.catalogue import Catalogue
-from lockstep.clock import Zone
 from lockstep.contract import Contract, load_contracts
 from lockstep.errors import DataError, LockstepError, UserError, did_you_mean
-from lockstep.files import read_parquet
+from lockstep.files import read_json, read_parquet
 from lockstep.grammar import read_contract
+from lockstep.health import findings, told
 from lockstep.land import read_raw
+from lockstep.landed import read_landed
 from lockstep.landings import EMPTY, Landing, check_sealed
 from lockstep.masks import apply_repairs, broken, broken_after_repair, reasons
 from lockstep.project import Project
+from lockstep.release import read_releases
+from lockstep.statistics import judge_statistics
+from lockstep.table_profile import TableProfile, profile_path
 from lockstep.versions import timing
 
 __all__ = ["Judged", "Trial", "try_contract"]
@@ -43,13 +49,15 @@ class Judged:
 
 @dataclass
 class Trial:
-    """What two versions make of the same landing days, and what speaks against the new one."""
+    """What two versions make of the same landing days, what speaks against the new one, and what it asks for."""
 
     table: str
     days: tuple[str, ...]
     old: Judged
     new: Judged | None = None
     against: list[str] = field(default_factory=list)
+    then: list[str] = field(default_factory=list)
+    """What has to be done once it is adopted, before the next run."""
 
     def text(self) -> str:
         """Return the trial for people: every rule's counts, what is refused, the verdict."""
@@ -69,14 +77,15 @@ class Trial:
         ):
             lines.append(f"{name:<{width}}  {'  '.join(f'{c:<24}' for c in cells)}".rstrip())
         verdict = [f"no: {said}" for said in self.against] or ["yes: it fits these days and every definition"]
-        return "\n".join([*lines, "", *verdict])
+        return "\n".join([*lines, "", *(f"then: {said}" for said in self.then), *verdict])
 
 
 def try_contract(project: Project, path: Path, days: int = 28) -> Trial:
     """Judge the last landed days by the contract in `path`, and check every definition against it.
 
     The rows are those that were sealed or, where columns change, those that the landing module gives of the same days.
-    What is judged over days, such as statistics, is left to the next run.
+    Rows that were released are judged without the rules that are waived for them. Statistics are compared with the
+    profile of the version in force.
 
     Raises
     ------
@@ -101,9 +110,15 @@ def try_contract(project: Project, path: Path, days: int = 28) -> Trial:
     lines = [x for x in landings if (x.table, x.contract_version) == (old.table, old.version) and x.byte_hash != EMPTY]
     if not lines:
         raise UserError("no landed day to try it on", where=f"version {old.version} of {old.table}", do="Land some.")
-    lines, zone = lines[-days:], project.settings.clock
-    rows = _sealed(project, lines)
-    trial = Trial(old.table, tuple(str(x.landing_day) for x in lines), _judge(project, old, rows, landings, zone))
+    lines = lines[-days:]
+    tried = {x.landing_day for x in lines}
+    releases = [r for r in read_releases(project.root / "releases.csv") if r.table == old.table]
+    (part,) = read_landed(
+        project.root / "data", lines, {old.table: old}, [r for r in releases if r.landing_day in tried]
+    )[old.table]
+    rows, waived = part.rows, part.waived
+    judged = _judge(project, old, rows, landings, waived)
+    trial = Trial(old.table, tuple(str(x.landing_day) for x in lines), judged)
     with tempfile.TemporaryDirectory(prefix="lockstep-try-") as there:
         copy = replace(project, names={**project.names, "contracts": str(Path(there) / "contracts")})
         shutil.copytree(folder, copy.folder("contracts"))
@@ -113,8 +128,13 @@ def try_contract(project: Project, path: Path, days: int = 28) -> Trial:
         shutil.copyfile(path, current)
         new = load_contracts(copy.folder("contracts"))[old.table]
         try:
-            trial.new = _judge(project, new, _rows_for(project, old, new, rows), landings, zone)
+            tries = _rows_for(project, old, new, rows)
+            same = waived if tries is rows else {}  # the source does not send what was released again
+            trial.new = _judge(project, new, tries, landings, same)
             trial.against += _refused(new, trial.new)
+            trial.against += _unsealed(new, tries, [x for x in landings if x.table == new.table], tried)
+            trial.against += _slo(project, new)
+            _statistics(project, old, new, tries, trial)
         except DataError as e:
             trial.against.append(str(e))
         try:
@@ -146,14 +166,20 @@ def _rows_for(project: Project, old: Contract, new: Contract, rows: pl.DataFrame
     return found
 
 
-def _judge(project: Project, contract: Contract, rows: pl.DataFrame, landings: list[Landing], zone: Zone) -> Judged:
-    """Count what every rule finds, as the stage does, without stopping at one that fails."""
+def _judge(
+    project: Project, contract: Contract, rows: pl.DataFrame, landings: list[Landing], waived: Mapping[str, pl.Series]
+) -> Judged:
+    """Count what every rule finds, as the stage does, without stopping at one that fails; not what is `waived`."""
     tables = {r.params["table"] for r in contract.row_rules if "table" in r.params}
     others = {t: _sealed(project, [x for x in landings if x.table == t and x.byte_hash != EMPTY]) for t in tables}
     masks, repaired = broken(contract, rows, others), apply_repairs(contract, rows)
+    masks = masks.with_columns(masks[name] & ~rows_of for name, rows_of in waived.items() if name in masks.columns)
     unmended = broken_after_repair(contract, repaired)
+    unmended = unmended.with_columns(unmended[n] & ~rows_of for n, rows_of in waived.items() if n in unmended.columns)
     refusing = [r for r in contract.row_rules if r.then in ("fail", "quarantine") or r.name in unmended.columns]
-    timed = timing(repaired, reasons(masks.with_columns(unmended), refusing), contract, zone)
+    timed = timing(
+        repaired, reasons(masks.with_columns(unmended), refusing), contract, project.settings.clock, waived.get("late")
+    )
     counts = masks.sum().row(0, named=True)
     rules = {r.name: (r.then, int(counts[r.name])) for r in contract.row_rules}
     rules["late"] = (contract.lateness.then, int(timed["late"].sum()))
@@ -168,6 +194,60 @@ def _refused(contract: Contract, found: Judged) -> list[str]:
         if then == "fail" and count
     ]
     asked = contract.slo.records
-    if found.good_share < asked:
+    if contract.slo.then == "fail" and found.good_share < asked:
         said.append(f"{found.good_share:.4%} of the rows are not refused, the record SLO asks {asked:.2%}.")
     return said
+
+
+def _unsealed(contract: Contract, rows: pl.DataFrame, landings: list[Landing], tried: set[date]) -> list[str]:
+    """Return what volume and health would say of the days that are tried."""
+    said = []
+    volume = contract.volume
+    days = [x for x in landings if x.landing_day in tried and not contract.is_usual(x.landing_day, x.rows)]
+    if volume and volume.then == "fail" and days:
+        shown = ", ".join(f"{x.landing_day} has {x.rows:,} rows" for x in days[:3])
+        asked = f"{volume.rows[0]:,} to {volume.rows[1]:,}"
+        said.append(f"{len(days):,} of {len(tried)} days would not be sealed, volume asks {asked}: {shown}.")
+    found = findings(landings, {contract.table: contract}, {contract.table: rows})
+    bad = found.filter(pl.col("landing_day").is_in(tried) & (pl.col("then") == "fail"))
+    if bad.height:
+        said.append(
+            f"{bad['landing_day'].n_unique():,} of {len(tried)} days would not be sealed by health: {told(bad)}."
+        )
+    return said
+
+
+def _slo(project: Project, contract: Contract) -> list[str]:
+    """Return what the record SLO would say of all that `validate` has judged: the newest version is asked of all."""
+    file = project.root / "artifacts/validation.json"
+    tables = read_json(file)["tables"] if file.is_file() else {}
+    slo = contract.slo
+    shares = {scope: tables[contract.table]["slo"][scope]["good_share"] for scope in ("all", "recent") if tables}
+    return [
+        f"{share:.4%} of {scope} landed rows have no fault, the record SLO asks {slo.records:.4%}."
+        for scope, share in shares.items()
+        if slo.then == "fail" and share is not None and share < slo.records
+    ]
+
+
+def _statistics(project: Project, old: Contract, new: Contract, rows: pl.DataFrame, trial: Trial) -> None:
+    """Compare the last days with the profile in force, and say that the new version needs one of its own."""
+    if new.statistics is None:
+        return
+    trial.then.append(
+        f"the version needs a profile of its own: run `lockstep contract profile {new.table} --from DAY --to DAY`."
+    )
+    folder = project.folder("contracts")
+    if not profile_path(folder, old.table).is_file():
+        return
+    profile = TableProfile.read(old, folder)
+    rules = tuple(
+        r for r in new.statistics.rules
+        if r.column in profile.columns and (was := old.columns.get(r.column))
+        and (was.type, was.unit) == (new.columns[r.column].type, new.columns[r.column].unit)
+    )  # fmt: skip
+    last = cast(date, rows["_landing_day"].max())
+    recent = rows.filter(pl.col("_landing_day") > last - timedelta(days=new.statistics.over_days))
+    asked = replace(new, statistics=replace(new.statistics, rules=rules))
+    moved = [one for one in judge_statistics(asked, recent, profile) if one.rule.then == "fail" and not one.held]
+    trial.against += [f"a statistic has moved from the profile: {one}." for one in moved]

@@ -20,8 +20,8 @@ __all__ = ["require_no_echo", "tells"]
 FEW = 30
 """Rows of each answer below which even chance may tell them apart."""
 
-CATEGORIES = 50
-"""Values of a text that are compared by their own share of the label; more of them know single rows by heart."""
+RARE = 20
+"""A text on fewer rows is one of the rare ones, which are compared together: alone it would know its rows by heart."""
 
 
 def tells(feature: pl.Series, label: pl.Series) -> float | None:
@@ -47,9 +47,9 @@ def _scores(feature: pl.Series, label: pl.Series) -> Iterator[np.ndarray[tuple[i
             yield from _scores(feature.arr.get(n), label)
         return
     if feature.dtype == pl.String:
-        if feature.n_unique() <= CATEGORIES:
-            shares = pl.DataFrame([feature.alias("value"), label.alias("label")])
-            yield shares.select(pl.col("label").mean().over("value")).to_series().to_numpy()
+        rows = pl.DataFrame([feature.alias("value"), label.alias("label")])
+        common = pl.when(pl.len().over("value") >= RARE).then(pl.struct("value"))  # a null is a text as well
+        yield rows.with_columns(common).select(pl.col("label").mean().over("value")).to_series().to_numpy()
         return
     ranked = feature.rank("dense").cast(pl.Float64)  # ranks: neither an infinity nor a unit matters
     for end in (0.0, ranked.len() + 1.0) if feature.null_count() else (0.0,):

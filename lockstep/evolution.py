@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from lockstep.catalogue import Catalogue
-from lockstep.contract import Contract, Rule, load_contracts, renamed
+from lockstep.contract import Contract, Health, Rule, Slo, Statistic, Volume, load_contracts, renamed
 from lockstep.define import Source
 from lockstep.derive import event_schema
 from lockstep.errors import LockstepError
@@ -48,11 +48,11 @@ class Change:
 
 
 def diff(old: Contract, new: Contract) -> list[Change]:
-    """Return what `new` changes: the table, then columns, then rules."""
+    """Return what `new` changes: the table, then columns, then rules, then what is judged over days."""
     gone = [c for c in old.columns if c not in new.columns]
     come = [c for c in new.columns if c not in old.columns]
     now = renamed(gone, come, old.schema(), new.schema())
-    return [*_table(old, new, now), *_columns(old, new, now), *_rules(old, new, now)]
+    return [*_table(old, new, now), *_columns(old, new, now), *_rules(old, new, now), *_over_days(old, new, now)]
 
 
 def _table(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:
@@ -64,10 +64,8 @@ def _table(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Cha
     )
     for name in (f.name for f in fields(Contract)):
         was, became = getattr(named, name), getattr(new, name)
-        if was == became or name in ("version", "about", "columns", "rules", "earlier"):
+        if was == became or name in ("version", "about", "columns", "rules", "earlier", *_DAYS):
             continue
-        if name == "health" and old.calendar != new.calendar:
-            continue  # what holds where nothing is said follows the calendar
         breaks: tuple[str, ...] = ()
         if name in ("table", "key", "event_time", "calendar"):
             breaks = ("consumers", "producers")
@@ -76,6 +74,81 @@ def _table(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Cha
             breaks = _breaks(was.then, became.then, days[1] < days[0], days[1] > days[0])
             was, became = (f"{x.days} days, {x.then}" for x in (was, became))
         yield Change(f"{name} changed", new.table, _words(was), _words(became), breaks)
+
+
+_DAYS = ("slo", "volume", "health", "statistics")
+
+
+def _over_days(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:
+    """Yield what became of promises that no single row can break."""
+    for name in _DAYS[:3]:
+        if name == "health" and old.calendar != new.calendar:
+            continue  # what holds where nothing is said follows the calendar
+        yield from _promise(name, new.table, getattr(old, name), getattr(new, name))
+    had, has = old.statistics, new.statistics
+    were = {s.name: replace(s, column=now.get(s.column, s.column)) for s in had.rules} if had else {}
+    are = {s.name: s for s in has.rules} if has else {}
+    if had and has and had.over_days != has.over_days:
+        hard = any(s.then == "fail" for s in (*had.rules, *has.rules))
+        breaks = ("consumers", "producers") if hard else ()
+        days = f"over {had.over_days} days", f"over {has.over_days} days"
+        yield Change("statistics changed", new.table, *days, breaks)
+    for name in [*were, *(n for n in are if n not in were)]:
+        yield from _promise("statistic", name, were.get(name), are.get(name))
+
+
+_Promise = Slo | Volume | Health | Statistic
+
+
+def _promise(kind: str, where: str, was: _Promise | None, became: _Promise | None) -> Iterator[Change]:
+    if was == became:
+        return
+    before, after = _limits(was), _limits(became)
+    both = was and became
+    unlike = both and (before.keys() != after.keys() or _about(was) != _about(became))
+    moved = [(before[n], after[n]) for n in before.keys() & after.keys()]
+    narrowed = bool(unlike) or bool(both and any(a < b for a, b in moved))
+    widened = bool(unlike) or bool(both and any(a > b for a, b in moved))
+    if isinstance(was, Health) and isinstance(became, Health):
+        narrowed, widened = narrowed or bool(was.gaps - became.gaps), widened or bool(became.gaps - was.gaps)
+    what = "changed" if both else "removed" if was else "added"
+    breaks = _breaks(was.then if was else "flag", became.then if became else "flag", narrowed, widened)
+    yield Change(f"{kind} {what}", where, _told(was) if was else "", _told(became) if became else "", breaks)
+
+
+def _limits(promise: _Promise | None) -> dict[str, float]:
+    """Return what is asked as numbers, each the greater the more it asks."""
+    if isinstance(promise, Slo):
+        return {"records": promise.records}
+    if isinstance(promise, Health):
+        late = float("inf") if promise.late_days is None else promise.late_days
+        return {"low": promise.low, "high": -promise.high, "late": -late, "ample": -promise.ample}
+    if promise is None:
+        return {}
+    low, high = promise.limits if isinstance(promise, Statistic) else promise.rows
+    return {"low": low, "high": -high}
+
+
+def _about(promise: _Promise | None) -> object:
+    """Return what is compared before any limit is: with another of it, neither version asks more."""
+    if isinstance(promise, Health):
+        return promise.weeks
+    return (promise.kind, promise.column) if isinstance(promise, Statistic) else None
+
+
+def _told(promise: _Promise) -> str:
+    if isinstance(promise, Slo):
+        said = f"{promise.records:.4%} of the rows"
+    elif isinstance(promise, Volume):
+        said = f"{promise.rows[0]:,} to {promise.rows[1]:,} rows a day"
+    elif isinstance(promise, Statistic):
+        said = f"{promise.kind} of {promise.column} from {promise.limits[0]:g} to {promise.limits[1]:g}"
+    else:
+        late = "never late" if promise.late_days is None else f"late after {promise.late_days} days"
+        gaps = f", gaps {', '.join(map(str, sorted(promise.gaps)))}" if promise.gaps else ""
+        said = f"{promise.low:g} to {promise.high:g} times the usual of {promise.weeks} weeks, {late}"
+        said += f", ample from {promise.ample:,} rows{gaps}"
+    return f"{said} else {promise.then}"
 
 
 def _columns(old: Contract, new: Contract, now: Mapping[str, str]) -> Iterator[Change]:

@@ -42,8 +42,23 @@ def test_an_honest_feature_passes_however_good():
     require_no_echo(pl.DataFrame([LABEL, good.alias("good")]), ["good"], 0.99, "lapse")
 
 
+@pytest.mark.parametrize("rows", [60, 100, 400, 1000])
+@pytest.mark.parametrize("words", [2, 5, 20, 49, 200])
+def test_words_that_know_nothing_tell_nothing(rows, words):
+    random = np.random.default_rng(rows + words)
+    label = pl.Series([0, 1] * (rows // 2))
+    noise = [tells(pl.Series(random.integers(0, words, rows).astype(str)), label) for _ in range(20)]
+    assert max(noise) < 0.7
+
+
+def test_many_words_that_know_the_label_tell_it():
+    words = pl.Series([f"{'gone' if y else 'stays'} {n % 6}" for n, y in enumerate(LABEL)])
+    assert tells(words, LABEL) == 1.0
+    assert tells(pl.Series([None if y else f"w{n % 4}" for n, y in enumerate(LABEL)]), LABEL) == 1.0
+
+
 def test_names_of_single_rows_and_few_answers_say_nothing():
-    assert tells(pl.Series([f"row {n}" for n in range(240)]), LABEL) is None
+    assert tells(pl.Series([f"row {n}" for n in range(240)]), LABEL) == 0.5
     few = pl.Series([1] * (FEW - 1) + [0] * 200)
     assert tells(few, few) is None
     assert tells(pl.Series([0] * 240), pl.Series([1] * 240)) is None

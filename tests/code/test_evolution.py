@@ -89,6 +89,48 @@ def test_each_change_is_told_with_whom_it_breaks(tmp_path, was, became, told):
     assert [(c.what, c.where, c.breaks) for c in diff(contract(tmp_path, SALES), contract(tmp_path, new))] == told
 
 
+STATISTIC = "statistics: {over_days: 7, rules: [{name: m, kind: mean, column: cents, at_most: 0.5, then: fail}]}"
+
+
+@pytest.mark.parametrize(
+    ("was", "became", "told"),
+    [
+        ("slo: {records: 0.99, then: fail}", "slo: {records: 0.9, then: fail}", ("slo changed", ("consumers",))),
+        ("slo: {records: 0.9, then: fail}", "slo: {records: 0.99, then: fail}", ("slo changed", ("producers",))),
+        ("slo: {records: 0.9, then: flag}", "slo: {records: 0.99, then: flag}", ("slo changed", NOBODY)),
+        ("slo: {records: 0.9, then: fail}", "slo: {records: 0.9, then: flag}", ("slo changed", ("consumers",))),
+        ("", "volume: {rows: [1, 9], then: fail}", ("volume added", ("producers",))),
+        ("volume: {rows: [1, 9], then: fail}", "", ("volume removed", ("consumers",))),
+        ("volume: {rows: [1, 9], then: fail}", "volume: {rows: [2, 10], then: fail}", ("volume changed", BOTH)),
+        ("volume: {rows: [1, 9], then: flag}", "volume: {rows: [1, 8], then: flag}", ("volume changed", NOBODY)),
+        ("health: {then: fail}", "health: {low: 0.7, then: fail}", ("health changed", ("producers",))),
+        ("health: {then: fail}", "health: {late_days: null, then: fail}", ("health changed", ("consumers",))),
+        ("health: {then: fail}", 'health: {gaps: ["2017-12-25"], then: fail}', ("health changed", ("consumers",))),
+        ("health: {then: flag}", "health: {high: 3, then: flag}", ("health changed", NOBODY)),
+        (STATISTIC, STATISTIC.replace("0.5", "0.4"), ("statistic changed", ("producers",))),
+        (STATISTIC, STATISTIC.replace("mean", "std").replace("at_most: 0.5", "within: [0, 0.5]"),
+         ("statistic changed", BOTH)),
+        (STATISTIC, STATISTIC.replace("over_days: 7", "over_days: 8"), ("statistics changed", BOTH)),
+        (STATISTIC, "", ("statistic removed", ("consumers",))),
+        ("", STATISTIC.replace("fail", "flag"), ("statistic added", NOBODY)),
+    ],
+)  # fmt: skip
+def test_what_is_judged_over_days_breaks_consumers_where_relaxed_and_producers_where_tightened(
+    tmp_path, was, became, told
+):
+    old, new = (contract(tmp_path, f"{SALES}\n{extra}\n") for extra in (was, became))
+    assert [(c.what, c.breaks) for c in diff(old, new)] == [told]
+
+
+def test_health_is_told_in_plain_words_whose_days_are_sorted(tmp_path):
+    gaps = 'health: {low: 0.5, high: 2, gaps: ["2017-12-25", "2016-03-03", "2017-01-01"]}'
+    (found,) = diff(contract(tmp_path, SALES), contract(tmp_path, f"{SALES}\n{gaps}\n"))
+    assert found.new == (
+        "0.5 to 2 times the usual of 8 weeks, late after 2 days, ample from 1,000 rows, "
+        "gaps 2016-03-03, 2017-01-01, 2017-12-25 else flag"
+    )
+
+
 def test_a_renamed_column_takes_its_rules_its_key_and_its_event_time_along(tmp_path):
     new = SALES.replace("household_key:", "household_id:").replace("[1, null]}\n", "[5, null]}\n")
     new = new.replace("  id: {", "  ID: {").replace("key: [id]", "key: [ID]")

@@ -178,8 +178,28 @@ def test_each_rule_is_counted_under_both_versions_and_too_many_refused_rows_say_
     assert slo.endswith("of the rows are not refused, the record SLO asks 99.90%.")
 
 
+def test_what_the_next_run_would_refuse_of_whole_days_is_told(landed_slice, new):
+    file = new(("lateness:", "volume: {rows: [1, 10], then: fail}\nlateness:"), ("high: 1.9", "high: 1.1, ample: 10"),
+               ("sales_value, at_most: 0.2,", "sales_value, at_most: 0.0001,"))  # fmt: skip
+    done = lockstep(landed_slice, "contract", "try", file, "--json")
+    assert done.returncode == 1, done.stderr
+    volume, health, moved = json.loads(done.stdout)["against"]
+    assert volume.startswith("28 of 28 days would not be sealed, volume asks 1 to 10: 2017-12-03 has ")
+    assert "days would not be sealed by health: transactions 2017-12-" in health
+    assert moved.startswith("a statistic has moved from the profile: sales_value_mean: mean of sales_value scores 0.")
+    assert "lockstep contract profile transactions" in json.loads(done.stdout)["then"][0]
+
+
+def test_a_record_slo_that_flags_says_no_to_nothing(landed_slice, new):
+    edits = [("[0, 1000000], about: what", "[0, 500], about: what")]
+    assert lockstep(landed_slice, "contract", "try", new(*edits)).returncode == 1
+    edits.append(("lateness:", "slo: {records: 0.999, then: flag}\nlateness:"))
+    assert lockstep(landed_slice, "contract", "try", new(*edits)).returncode == 0
+
+
 def test_a_renamed_column_is_refused_by_the_source_and_by_the_definitions(landed_slice, new):
-    done = lockstep(landed_slice, "contract", "try", new(("  household_id:", "  household_key:")), "--days", "2")
+    file = new(("  household_id:", "  household_key:"), ("column: household_id", "column: household_key"))
+    done = lockstep(landed_slice, "contract", "try", file, "--days", "2")
     assert done.returncode == 1, done.stderr
     *_, source, definitions = done.stdout.splitlines()
     assert source.startswith("no: column renamed in raw rows of transactions: expected household_key, found household")

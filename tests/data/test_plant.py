@@ -10,6 +10,11 @@ from lockstep.project import project
 from tests.conftest import ROOT, lockstep
 
 DOCS = ROOT / "docs/faults.md"
+WITHOUT = {
+    "null-to-mend", "beyond-the-cap", "value-shared", "wrong-sum", "wrong-total", "one-of-many", "values-lost",
+    "day-too-small",
+}  # fmt: skip
+"""Faults of which the example's contracts have no rule, or (one-of-many) one household in twenty does not hold."""
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +23,10 @@ def outcomes(built_slice):
 
 
 def test_every_fault_is_stopped_by_the_guard_that_is_there_for_it(outcomes):
-    assert [o for o in outcomes if not o.stopped] == []
+    assert [o for o in outcomes if o.guard and not o.stopped] == []
     assert [o.fault for o in outcomes] == [*faults()]
-    assert len(outcomes) >= 20
+    without = {o.fault for o in outcomes if not o.guard}
+    assert without == WITHOUT, "tests/code/test_plant.py plants these"
 
 
 def test_the_table_in_the_docs_is_what_was_seen(outcomes):
@@ -28,13 +34,14 @@ def test_the_table_in_the_docs_is_what_was_seen(outcomes):
     assert shown[1].strip() == table(outcomes), "paste what `lockstep plant --table` prints"
 
 
-def test_a_guard_that_is_taken_away_is_missed(built_slice, copy):
+def test_a_guard_that_is_too_wide_misses_its_fault(built_slice, copy):
     folder = copy(built_slice)
     contract = folder / "features/contracts/transactions.yaml"
     text = contract.read_text(encoding="utf-8")
     contract.write_text(
         text.replace(
-            "sales_value: {type: int64, unit: cents, range: [0, 1000000]", "sales_value: {type: int64, unit: cents"
+            "sales_value: {type: int64, unit: cents, range: [0, 1000000]",
+            "sales_value: {type: int64, unit: cents, range: [0, 1000000000000]",
         ),
         encoding="utf-8",
     )
