@@ -255,9 +255,10 @@ def unknown_reference(s: Sample) -> Sample:
 
 @_fault("duplicates")
 def rows_twice(s: Sample) -> Sample:
-    """The last day's rows are sent twice."""
+    """One in ten of the last day's rows is sent twice."""
     rows = s.tables[s.main.table]
-    return s.put(s.main.table, pl.concat([rows, rows.filter(pl.col("_landing_day") == s.last)]))
+    again = rows.filter(pl.col("_landing_day") == s.last).sort(s.main.key).gather_every(10)
+    return s.put(s.main.table, pl.concat([rows, again]))
 
 
 @_fault("conflict")

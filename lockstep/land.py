@@ -77,8 +77,9 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
         return []
     raws = {table: read_raw(raw, contract) for table, contract in sorted(contracts.items())}
     tables = {table: _judged(rows.drop("_source", strict=False), contracts[table]) for table, rows in raws.items()}
-    _check_calendar(tables, start, until)
     releases = read_releases(root / "releases.csv")
+    waiting = max((x.landing_day for x in releases), default=start)
+    _check_calendar(tables, start, until, waiting)
     new: list[Landing] = []
     for table, contract in sorted(contracts.items()):
         sealed = {line.landing_day: line for line in ledger if line.table == table}
@@ -120,10 +121,10 @@ def last_sealed(root: Path) -> date:
     return max(days)
 
 
-def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date) -> None:
-    """Refuse to seal days that the source has not reached: an empty seal is for good."""
+def _check_calendar(tables: Mapping[str, pl.DataFrame], start: date, until: date, waiting: date) -> None:
+    """Refuse to seal days that neither the source nor a waiting release has reached: an empty seal is for good."""
     last = pl.concat([rows.select("_landing_day") for rows in tables.values()])["_landing_day"].max()
-    if isinstance(last, date) and start <= until and until > last:
+    if isinstance(last, date) and start <= until and until > max(last, waiting):
         raise SourceEnds(last, until)
 
 
@@ -264,7 +265,8 @@ def _same_as_sealed(line: Landing | None, sealed: Landing) -> None:
             "the source no longer gives the sealed rows" if not same_rows else "same rows, other bytes than sealed",
             where=f"data/{sealed.path}", expected=f"{sealed.rows} rows, md5 {sealed.byte_hash}",
             found=f"{line.rows} rows, md5 {line.byte_hash}" if line else "no rows",
-            do="Fetch the sealed bytes with `dvc pull`; rows that changed land on the next unsealed day.",
+            do="Fetch the sealed bytes with `dvc pull`; rows that changed land on the next unsealed day. If these are other"
+            " data, docs/your-own-data.md says how to begin anew.",
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 ANEW = (
-    "For other data begin anew: `git rm -qf --ignore-unmatch landings.csv data.dvc dvc.lock`, then"
+    "For other data begin anew: `git rm -qf --ignore-unmatch landings.csv releases.csv data.dvc dvc.lock`, then"
     " `git clean -qxdf data artifacts state`, `git commit -m 'Begin anew'`, `lockstep land` (docs/your-own-data.md)."
 )
 """What to type where the seals are of other data: they go in a commit of the user's own, never by themselves."""

@@ -129,9 +129,22 @@ def released_rows(releases: Iterable[Release], contract: Contract, file: Callabl
         repairs = {c: text for c, text in json.loads(one.repairs).items() if c in contract.columns}
         columns = {c: typed(contract.columns[c], text) for c, text in repairs.items()}
         again = {**columns, "_landing_day": one.landing_day}
+        _check_key(one, read[one.from_day])
         row = read[one.from_day][one.from_row].with_columns(pl.lit(v, schema[c]).alias(c) for c, v in again.items())
         rows.append(row)
     return pl.concat(rows, how="diagonal").select(*schema)
+
+
+def _check_key(one: Release, rows: pl.DataFrame) -> None:
+    """Refuse a line of other data than lie there now: it would land somebody else's row."""
+    found = rows.row(one.from_row, named=True) if one.from_row < rows.height else {}
+    wanted = {c: v for c, v in json.loads(one.key).items() if c not in json.loads(one.repairs)}
+    if not found or any(str(found[c]) != str(v) for c, v in wanted.items()):
+        raise DataError(
+            "a release of another row", where=f"releases.csv: row {one.from_row} of {one.table}/{one.from_day}.parquet",
+            expected=one.key, found=", ".join(f"{c}={found.get(c)}" for c in wanted) or "no such row",
+            do="It was of other data: restore those, or begin anew without releases.csv (docs/your-own-data.md).",
+        )  # fmt: skip
 
 
 def typed(column: Column, text: str, option: str = "--set") -> Any:
