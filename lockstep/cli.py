@@ -114,7 +114,7 @@ def quarantine(table: Annotated[str | None, typer.Argument(help="By default all.
     """Show what is quarantined: where, why, when and how many."""
     from lockstep.contract import load_contracts
     from lockstep.project import project
-    from lockstep.quarantine import quarantined
+    from lockstep.quarantine import judged_in, quarantined
 
     here = project()
     found = quarantined(here.root, load_contracts(here.folder("contracts")), table)
@@ -123,7 +123,7 @@ def quarantine(table: Annotated[str | None, typer.Argument(help="By default all.
         return
     _table(found.to_dicts())
     for name in found["table"].unique(maintain_order=True):
-        print(f"all rows: artifacts/quarantine/{name}.parquet")
+        print(f"all rows: {(judged_in(here.root) / 'quarantine').relative_to(here.root)}/{name}.parquet")
 
 
 @app.command()

@@ -265,8 +265,8 @@ def _same_as_sealed(line: Landing | None, sealed: Landing) -> None:
             "the source no longer gives the sealed rows" if not same_rows else "same rows, other bytes than sealed",
             where=f"data/{sealed.path}", expected=f"{sealed.rows} rows, md5 {sealed.byte_hash}",
             found=f"{line.rows} rows, md5 {line.byte_hash}" if line else "no rows",
-            do="Fetch the sealed bytes with `dvc pull`; rows that changed land on the next unsealed day. If these are other"
-            " data, docs/your-own-data.md says how to begin anew.",
+            do="Fetch the sealed bytes with `dvc pull`; rows that changed land on the next unsealed day. If these are"
+            " other data, docs/your-own-data.md says how to begin anew.",
         )  # fmt: skip
 
 

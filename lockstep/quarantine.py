@@ -28,7 +28,7 @@ from lockstep.release import (
 )
 from lockstep.versions import event_day
 
-__all__ = ["contract_of", "quarantined", "release", "withdraw"]
+__all__ = ["contract_of", "judged_in", "quarantined", "release", "withdraw"]
 
 _NEVER_WAIVED = ("future", "conflict")
 """A row from the future lands again when its day has come, one of two rivals lands alone: then nothing is broken."""
@@ -44,7 +44,7 @@ def quarantined(root: Path, contracts: Mapping[str, Contract], table: str | None
         and a ``sample`` row: its key and what the rule is about. All rows are in
         ``artifacts/quarantine/<table>.parquet``, those of a run that a broken guarantee stopped in ``state/refused``.
     """
-    judged, releases = _judged(root), read_releases(root / "releases.csv")
+    judged, releases = judged_in(root), read_releases(root / "releases.csv")
     found: list[dict[str, Any]] = []
     for name in [table] if table else sorted(contracts):
         contract = contract_of(contracts, name)
@@ -98,7 +98,7 @@ def release(
     _check_columns(contract, where or {}, "--where")
     repairs = _check_columns(contract, repairs or {}, "--set")
     old = read_releases(root / "releases.csv")
-    judged = _judged(root)
+    judged = judged_in(root)
     rows = _chosen(_rows(root, judged, contract, old), contract, rules, day, where or {})
     start = last_sealed(root) + timedelta(1)
     repaired = rows.with_columns(
@@ -160,7 +160,7 @@ def _rules(contract: Contract) -> list[Rule]:
     return [r for c in (contract, *contract.earlier.values()) for r in c.row_rules]
 
 
-def _judged(root: Path) -> Path:
+def judged_in(root: Path) -> Path:
     """Return the folder of clean and quarantined rows of the present data: a refused run's, or the published one."""
     hashes = {x.path: x.byte_hash for x in check_sealed(root) if x.byte_hash != EMPTY}
     data, refused = tree_hash(root / "data", hashes), root / "state/refused"
