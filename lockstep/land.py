@@ -78,7 +78,7 @@ def land(root: Path, contracts: Mapping[str, Contract], raw: Raw, first: date, u
     raws = {table: read_raw(raw, contract) for table, contract in sorted(contracts.items())}
     tables = {table: _judged(rows.drop("_source", strict=False), contracts[table]) for table, rows in raws.items()}
     releases = read_releases(root / "releases.csv")
-    waiting = max((x.landing_day for x in releases), default=start)
+    waiting = max((x.landing_day for x in releases), default=date.min)
     _check_calendar(tables, start, until, waiting)
     new: list[Landing] = []
     for table, contract in sorted(contracts.items()):
