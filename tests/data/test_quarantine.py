@@ -42,8 +42,6 @@ def test_a_basket_is_quarantined_shown_repaired_and_landed_again_and_health_is_t
     folder = copy_project(ROOT, tmp_path / "project", keep_one_in=20)
     with (folder / "features/landing.py").open("a", encoding="utf-8") as module:
         module.write(SPOILT)
-    with (folder / "features/contracts/transactions.yaml").open("a", encoding="utf-8") as contract:
-        contract.write("slo: {records: 0.99, then: fail}\n")  # on so few rows the spoilt basket would be too much
     said(folder, "land", "--until", "2017-01-05")
     refused = repro(folder, "validate")
     assert refused.returncode, "so few rows break the record SLO"
@@ -52,7 +50,7 @@ def test_a_basket_is_quarantined_shown_repaired_and_landed_again_and_health_is_t
     assert lines > 0
     shown = said(folder, "quarantine", "transactions")
     assert f"transactions  {DAY}   retail_disc.range  {lines}     0         data/transactions/{DAY}.parquet" in shown
-    assert "all rows: artifacts/quarantine/transactions.parquet" in shown
+    assert "all rows: state/refused/quarantine/transactions.parquet" in shown
     assert "unknown table 'transaction'" in said(folder, "quarantine", "transaction", code=2)
 
     release = ("release", "transactions", "--rule", "retail_disc.range", "--reason", "the till's sign was wrong")
@@ -89,7 +87,7 @@ def test_small_counts_are_flagged_and_pass_where_the_contract_does_not_call_them
     assert "half-empty" in shown
     assert "fail" not in shown
     contract = folder / "features/contracts/transactions.yaml"
-    contract.write_text(contract.read_text().replace("then: fail}", "then: fail, ample: 50}"))
+    contract.write_text(contract.read_text().replace("high: 1.9, then: fail}", "high: 1.9, then: fail, ample: 50}"))
     assert "landing days are unlike those before them in landings.csv" in said(folder, "health", code=1)
     contract.write_text(contract.read_text().replace('gaps: ["2017-12-25"]', 'gaps: ["2017-12-32"]'))
     assert "expected a date, found '2017-12-32'" in said(folder, "health", code=2)
