@@ -56,7 +56,6 @@ def typed(tmp_path_factory):
 def test_the_guide_ends_with_the_verdict_of_a_trained_model_on_ones_own_tables(typed):
     folder, said = typed
     lines = dict(re.findall(r"^(\S+(?: \S+)?) {2,}(.*)$", said[said.index("\nlandings ") :], re.M))
-    lines.pop("health", None)  # few rows a day: noise
     assert set(lines) == {"landings", "rows", "features", "again", "again habit", "again recency", "again mean",
                           "online", "outputs"}  # fmt: skip
     assert lines["landings"].startswith("61 sealed partitions of 60 days")
